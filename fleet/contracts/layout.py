@@ -250,6 +250,8 @@ def _decode_newer(record: type[R], data: bytes) -> R:
 
 def _explain(record: type[Record], error: ValidationError) -> str:
     problems = error.errors(include_url=False, include_input=False, include_context=False)
-    parts = [f"{'.'.join(str(part) for part in problem['loc']) or 'value'}: {problem['msg']}" for problem in problems[:3]]
+    parts = [
+        f"{'.'.join(str(part) for part in problem['loc']) or 'value'}: {problem['msg']}" for problem in problems[:3]
+    ]
     more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
     return f"not a {record.__name__}: {'; '.join(parts)}{more}"

@@ -1,0 +1,54 @@
+"""What the operator takes from its world, and its intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fleet.capabilities.bus import Bus
+from fleet.capabilities.clock import Chance, Clock
+from fleet.capabilities.objects import Objects
+from fleet.contracts.time import Duration
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorPorts:
+    """The capabilities of the control plane, chosen by `fleet.__main__` or by the simulated world."""
+
+    clock: Clock
+    chance: Chance
+    bus: Bus
+    objects: Objects
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorTimings:
+    """Every interval of the operator. Production values: a target paces the clock instead of changing one."""
+
+    heartbeat: Duration = Duration.seconds(30)
+    """What the agents are built to send."""
+    missed_for_stale: int = 3
+    """A device is stale after this many missed heartbeats …"""
+    stale_grace: Duration = Duration.seconds(10)
+    """… and this slack for jitter and links."""
+    verify_heartbeats: int = 3
+    """A new instance is confirmed after this many heartbeats …"""
+    verify_time: Duration = Duration.seconds(55)
+    """… over at least this time, all of them healthy and of the right release."""
+    stop_repeat: Duration = Duration.seconds(10)
+    """The explicit stop is repeated this often until the old instance is really gone."""
+    lease: Duration = Duration.minutes(60)
+    """An attempt that was granted its slot and is not terminal after this counts as failed, and its slot is free."""
+    tick: Duration = Duration.seconds(10)
+    """How often time alone is looked at: staleness, leases, repeated stops."""
+    request: Duration = Duration.seconds(5)
+    write: Duration = Duration.seconds(10)
+    retry: Duration = Duration.seconds(2)
+    resync: Duration = Duration.minutes(10)
+    """Buckets and objects are read again in full this often: republished messages and watches can be lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorConfig:
+    """What an operator replica is told."""
+
+    timings: OperatorTimings = OperatorTimings()
