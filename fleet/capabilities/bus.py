@@ -95,10 +95,10 @@ class Bus(Protocol):
         """
         ...
 
-    async def entries(self, bucket: Bucket) -> tuple[Entry, ...]:
-        """The newest entry of every key of the bucket, in revision order. For the operator: needs wide permissions.
+    async def entries(self, bucket: Bucket, prefix: str = "") -> tuple[Entry, ...]:
+        """The newest entry of every key that begins with the token(s) `prefix` ("" for all), in revision order.
 
-        Raises as `get`.
+        A device may ask for its own keys only (`prefix` = its id); the operator for everything. Raises as `get`.
         """
         ...
 
