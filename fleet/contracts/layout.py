@@ -21,6 +21,7 @@ from fleet.contracts.records import (
     SCHEMA_MINOR,
     DesiredAgent,
     DesiredWorkload,
+    DesiredWorkloads,
     DeviceInfo,
     Heartbeat,
     LockReply,
@@ -92,6 +93,11 @@ def desired_workload(device: DeviceId, deployment: DeploymentName) -> Address[De
     return Address(Bucket.DESIRED, f"{device}.workload.{deployment}", DesiredWorkload)
 
 
+def desired_workloads(device: DeviceId) -> Address[DesiredWorkloads]:
+    """Where the names of a device's desired workloads stand."""
+    return Address(Bucket.DESIRED, f"{device}.workloads", DesiredWorkloads)
+
+
 def device_info(device: DeviceId) -> Address[DeviceInfo]:
     """Where a device describes itself."""
     return Address(Bucket.INFO, device, DeviceInfo)
@@ -148,6 +154,8 @@ def address_of(record: Record) -> Address[Record]:
             address = Address(Bucket.DESIRED, f"{record.device}.agent", DesiredAgent)
         case DesiredWorkload():
             address = Address(Bucket.DESIRED, f"{record.device}.workload.{record.deployment}", DesiredWorkload)
+        case DesiredWorkloads():
+            address = Address(Bucket.DESIRED, f"{record.device}.workloads", DesiredWorkloads)
         case DeviceInfo():
             address = Address(Bucket.INFO, record.device, DeviceInfo)
         case WorkloadState():
@@ -223,6 +231,8 @@ def record_type(bucket: Bucket, key: str) -> type[Record] | None:
             return DesiredAgent
         case (Bucket.DESIRED, _, "workload", _):
             return DesiredWorkload
+        case (Bucket.DESIRED, _, "workloads"):
+            return DesiredWorkloads
         case (Bucket.INFO, _):
             return DeviceInfo
         case (Bucket.STATE, _, "upgrade"):

@@ -74,6 +74,17 @@ class DesiredWorkload(Record):
     score: PodmanScore
 
 
+class DesiredWorkloads(Record):
+    """The names of all workloads a device shall run, sorted.
+
+    A device may read its own keys one by one but cannot list them (a listing direct get carries its filter in the
+    body, where no permission reaches), so this is how it finds what was deployed while it was away.
+    """
+
+    device: DeviceId
+    deployments: tuple[DeploymentName, ...]
+
+
 # --- info: written by that device --------------------------------------------------------------------
 
 
