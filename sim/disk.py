@@ -33,7 +33,7 @@ _ROOT = PurePosixPath("/")
 class Stream(Protocol):
     """The part of a random stream that a power cut draws from."""
 
-    def randrange(self, stop: int) -> int:
+    def randrange(self, stop: int, /) -> int:
         """A number in [0, stop)."""
         ...
 
