@@ -199,7 +199,8 @@ def decode(record: type[R], data: bytes) -> R:
         InvalidValue: not JSON, another schema version, or not of that shape. The message names the field, not its value.
     """
     try:
-        return record.__pydantic_validator__.validate_json(data)  # type: ignore[return-value]  # SchemaValidator is not generic
+        decoded: R = record.__pydantic_validator__.validate_json(data)
+        return decoded
     except ValidationError as error:
         if _is_one_minor_ahead(data):
             return _decode_newer(record, data)
@@ -248,7 +249,7 @@ def _is_one_minor_ahead(data: bytes) -> bool:
         version = json.loads(data)["v"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return False
-    return version == f"{SCHEMA_MAJOR}.{SCHEMA_MINOR + 1}"
+    return isinstance(version, str) and version == f"{SCHEMA_MAJOR}.{SCHEMA_MINOR + 1}"
 
 
 def _decode_newer(record: type[R], data: bytes) -> R:

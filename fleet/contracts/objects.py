@@ -8,7 +8,7 @@ opaque and compared for equality only.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -19,7 +19,7 @@ from fleet.contracts.podman import PodmanScore
 from fleet.contracts.records import Artefact, Text
 from fleet.contracts.time import Instant
 
-GROUP_VERSION = "fleet.nationtech.io/v1alpha1"
+GROUP_VERSION: Final = "fleet.nationtech.io/v1alpha1"
 
 
 class _Part(BaseModel):
@@ -168,9 +168,14 @@ class RolloutPhase(StrEnum):
 
 
 class RolloutStatus(_Part):
-    """Device counts over all groups; `failed` counts devices whose attempt ended otherwise than in success."""
+    """Device counts over all groups; `failed` counts devices whose attempt ended otherwise than in success.
+
+    `sequence` is the order in which the operator accepted the specs of all rollouts: a device that several rollouts
+    select follows the highest, and is counted by that one alone.
+    """
 
     observed_generation: int = 0
+    sequence: int = 0
     phase: RolloutPhase = RolloutPhase.PENDING
     total: int = 0
     upgraded: int = 0

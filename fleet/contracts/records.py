@@ -58,11 +58,16 @@ class Artefact(Frozen):
 
 
 class DesiredAgent(Record):
-    """The release a device shall run. `confirmed` names the instance the operator has verified, once it has."""
+    """The release a device shall run. `confirmed` names the instance the operator has verified, once it has.
+
+    `granted` is the operator's own memory: when (its wall clock) it gave this attempt its upgrade slot. It is stored
+    before the slot is given, so that no crash of the operator forgets a slot that is taken. Devices ignore it.
+    """
 
     device: DeviceId
     attempt: AttemptId
     artefact: Artefact
+    granted: Instant | None = None
     confirmed: InstanceId | None = None
 
 

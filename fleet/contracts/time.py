@@ -120,7 +120,7 @@ class Instant(_Nanoseconds):
     def __add__(self, other: int) -> Instant:
         return Instant(int.__add__(self, other))
 
-    @overload
+    @overload  # type: ignore[override]  # a plain int is refused on purpose: it has no unit
     def __sub__(self, other: Instant) -> Duration: ...
     @overload
     def __sub__(self, other: Duration) -> Instant: ...

@@ -38,6 +38,14 @@ class OperatorTimings:
     """The explicit stop is repeated this often until the old instance is really gone."""
     lease: Duration = Duration.minutes(60)
     """An attempt that was granted its slot and is not terminal after this counts as failed, and its slot is free."""
+    offline: Duration = Duration.minutes(5)
+    """A stale device counts as unavailable for this long; then it is passed over until it comes back."""
+    lock_retry: Duration = Duration.seconds(20)
+    """A device that was denied its upgrade slot asks again after this."""
+    deferred_retry: Duration = Duration.minutes(5)
+    """A deferred attempt is made again after this …"""
+    deferred_retries: int = 3
+    """… and at most this often."""
     tick: Duration = Duration.seconds(10)
     """How often time alone is looked at: staleness, leases, repeated stops."""
     request: Duration = Duration.seconds(5)
