@@ -45,7 +45,7 @@ bench: $(INSTALLED) ## What a heartbeat costs for 100, 1,000 and 5,000 virtual d
 	$(BIN)/python -m harness.bench
 
 docs: $(INSTALLED) ## Write the generated reference pages again
-	$(BIN)/python scripts/reference.py
+	$(BIN)/python -m scripts.reference
 
 constraints: ## Resolve constraints.txt anew (newest versions that fit pyproject.toml)
 	PYTHON=$(PYTHON) scripts/constraints.sh

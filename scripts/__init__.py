@@ -1,0 +1,1 @@
+"""What maintainers run: the generators of the reference pages."""

@@ -1,0 +1,20 @@
+"""Writes the generated reference pages. `make docs` runs it; a test compares the pages with what it would write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from scripts import nats_page, scenario_page, verdict_page
+
+FOLDER: Final = Path(__file__).parents[1] / "docs" / "reference"
+PAGES: Final[dict[str, Callable[[], str]]] = {
+    "nats-layout.md": nats_page.page,
+    "scenario-format.md": scenario_page.page,
+    "exit-codes.md": verdict_page.page,
+}
+
+if __name__ == "__main__":
+    for name, page in PAGES.items():
+        (FOLDER / name).write_text(page(), encoding="utf-8")
