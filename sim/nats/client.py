@@ -1,0 +1,393 @@
+"""The Bus port for one client: one virtual process, one connection at a time, kept up for the life of the process.
+
+The connection is a state machine of callbacks, not a task, so that a thousand idle devices cost nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextvars import copy_context
+from dataclasses import dataclass
+from typing import Final, Protocol, cast
+
+from fleet.capabilities.bus import Deleted, Entry, Request
+from fleet.capabilities.clock import Chance
+from fleet.contracts.errors import Conflict, Disconnected, FleetError, TimedOut, Unavailable
+from fleet.contracts.ids import Revision
+from fleet.contracts.keys import check_key, check_value
+from fleet.contracts.layout import Bucket
+from fleet.contracts.time import Duration
+from sim.nats.pipe import Cancellable, Message, Pipe, Route, Timers
+from sim.nats.server import NatsServer, Session, Ticket
+from sim.nats.subjects import republished_patterns
+
+_FRAME: Final = 96
+"""Bytes of protocol around a message."""
+_HANDSHAKE: Final = 400
+"""Bytes of a connection request."""
+
+
+@dataclass(frozen=True, slots=True)
+class BusTimings:
+    """The intervals of a client: those of the real adapter."""
+
+    answer: Duration = Duration.seconds(5)
+    """A call without an answer fails after this."""
+    dial: Duration = Duration.seconds(2)
+    """A connection attempt without an answer is given up after this."""
+    backoff_least: Duration = Duration.seconds(1)
+    backoff_most: Duration = Duration.seconds(3)
+    """The pause before the next attempt lies between the two."""
+    ping: Duration = Duration.seconds(10)
+    missed_pings: int = 2
+    """The connection is given up at the ping after this many unanswered ones."""
+
+
+class Owner(Protocol):
+    """The virtual process whose client this is."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        ...
+
+    def on_death(self, callback: Callable[[], None]) -> object:
+        """Call back when it ends, whichever way."""
+        ...
+
+
+class Wires(Protocol):
+    """The network, as far as a client needs it."""
+
+    def route(self, source: str, target: str) -> Route:
+        """The direction from one host to another."""
+        ...
+
+
+class Listener:
+    """A subscription: outlives connections, runs its callback in the context it was made in."""
+
+    __slots__ = ("_bus", "_context", "callback", "patterns")
+
+    def __init__(self, bus: SimBus, patterns: tuple[str, ...], callback: Callable[..., object]) -> None:
+        self._bus = bus
+        self._context = copy_context()
+        self.patterns = patterns
+        self.callback = callback
+
+    def call(self, *args: object) -> object:
+        """Run the callback."""
+        return self._context.run(self.callback, *args)
+
+    def close(self) -> None:
+        """End it. Nothing is delivered any more. Closing twice is harmless."""
+        self._bus.forget(self)
+
+
+Call = asyncio.Future[object]
+
+
+class SimBus:
+    """The Bus port over the virtual network. It begins to connect when it is made, inside its running process."""
+
+    def __init__(
+        self,
+        name: str,
+        host: str,
+        process: Owner,
+        server: NatsServer,
+        network: Wires,
+        kernel: Timers,
+        chance: Chance,
+        timings: BusTimings = BusTimings(),
+    ) -> None:
+        self.name = name
+        self._process = process
+        self._server = server
+        self._up = network.route(host, server.host)
+        self._down = network.route(server.host, host)
+        self._kernel = kernel
+        self._chance = chance
+        self._timings = timings
+        self._session: Session | None = None
+        self._pipe = Pipe(self._up, kernel, self._suspect)
+        self._attempt = 0
+        self._dialling: Cancellable | None = None
+        self._suspicion: Cancellable | None = None
+        self._calls: dict[Call, Cancellable] = {}
+        self._listeners: dict[Listener, None] = {}
+        self._on_session: dict[Listener, None] = {}
+        self._established_at = 0
+        self._buffered: tuple[Message, ...] = ()
+        self._closed = False
+        process.on_death(self._process_died)
+        self._dial()
+
+    # --- the port -----------------------------------------------------------------------------------
+
+    def on_session(self, callback: Callable[[], None]) -> Listener:
+        """As the port says."""
+        listener = Listener(self, (), callback)
+        self._on_session[listener] = None
+        if self._session is not None:
+            asyncio.get_running_loop().call_soon(self._greet, listener, self._session)
+        return listener
+
+    def is_connected(self) -> bool:
+        """As the port says."""
+        return self._session is not None
+
+    async def put(self, bucket: Bucket, key: str, value: bytes) -> Revision:
+        """As the port says."""
+        return cast(Revision, await self._write(bucket, key, value, None))
+
+    async def update(self, bucket: Bucket, key: str, value: bytes, last: Revision) -> Revision:
+        """As the port says. With `last` 0 a delete marker is looked up first when the server names a conflict."""
+        try:
+            return cast(Revision, await self._write(bucket, key, value, last))
+        except Conflict:
+            if last != 0:
+                raise
+            newest = await self.get(bucket, key)
+            if not isinstance(newest, Deleted):
+                raise
+            return cast(Revision, await self._write(bucket, key, value, newest.revision))
+
+    async def delete(self, bucket: Bucket, key: str, last: Revision | None = None) -> None:
+        """As the port says."""
+        await self._write(bucket, key, None, last)
+
+    async def get(self, bucket: Bucket, key: str) -> Entry | None:
+        """As the port says."""
+        check_key(key)
+        session = self._standing()
+        call = self._call(self._timings.answer)
+        self._pipe.send(_FRAME + len(key), session.get, call, bucket, key)
+        return cast("Entry | None", await call)
+
+    async def entries(self, bucket: Bucket, prefix: str = "") -> tuple[Entry, ...]:
+        """As the port says."""
+        if prefix:
+            check_key(prefix)
+        session = self._standing()
+        call = self._call(self._timings.answer)
+        self._pipe.send(_FRAME + len(prefix), session.list, call, bucket, prefix)
+        return cast("tuple[Entry, ...]", await call)
+
+    def listen(self, bucket: Bucket, prefix: str, callback: Callable[[Entry], None]) -> Listener:
+        """As the port says."""
+        if prefix:
+            check_key(prefix)
+        return self._subscribe(Listener(self, republished_patterns(bucket, prefix), callback))
+
+    async def request(self, subject: str, payload: bytes, timeout: Duration) -> bytes:
+        """As the port says."""
+        session = self._standing()
+        call = self._call(timeout)
+        self._pipe.send(_FRAME + len(payload), session.request, call, subject, payload)
+        return cast(bytes, await call)
+
+    def serve(self, subject: str, handler: Callable[[Request], bytes | None]) -> Listener:
+        """As the port says."""
+        return self._subscribe(Listener(self, (subject,), handler))
+
+    async def close(self) -> None:
+        """As the port says."""
+        if self._closed:
+            return
+        self._closed = True
+        session = self._session
+        if session is not None:
+            self._hang_up(session)
+        self._lose(Disconnected("the client was closed"))
+        self._stop_dialling()
+        self._listeners.clear()
+        self._on_session.clear()
+
+    # --- what the server's messages do when they arrive ---------------------------------------------
+
+    def accepted(self, session: Session) -> None:
+        """A connection stands: subscribe anew, write what was left in the buffer, and tell who wants to know."""
+        if self._closed or session.attempt != self._attempt or not self._process.alive:
+            self._hang_up(session)
+            return
+        self._stop_dialling()
+        self._session = session
+        self._established_at = self._kernel.now
+        for listener in self._listeners:
+            self._pipe.send(_FRAME, session.subscribe, listener, listener.patterns)
+        buffered, self._buffered = self._buffered, ()
+        for size, _, args in buffered:
+            self._pipe.send(size, session.write, *args)
+        for listener in tuple(self._on_session):
+            self._greet(listener, session)
+
+    def refused(self, attempt: int) -> None:
+        """A connection attempt was turned down."""
+        if attempt == self._attempt and self._process.alive:
+            self._dial_later()
+
+    def ended(self, session: Session) -> None:
+        """The connection is over."""
+        if session is self._session and self._process.alive:
+            self._reconnect(Disconnected("the server closed the connection"))
+
+    def stalled(self, session: Session) -> None:
+        """Nothing of the server gets through any more, so the pings will go unanswered."""
+        if session is self._session:
+            self._suspect()
+
+    def answered(self, session: Session, call: object, answer: object) -> None:
+        """The answer to a call. A second or a late one finds no call and is ignored."""
+        future = cast(Call, call)
+        timer = self._calls.pop(future, None)
+        if timer is None or not self._process.alive:
+            return
+        timer.cancel()
+        if future.done():
+            return
+        if isinstance(answer, FleetError):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
+
+    def republished(self, session: Session, subscription: object, entry: Entry) -> None:
+        """A stored write that a subscription asked for."""
+        if session is not self._session or not self._process.alive:
+            self._hang_up(session)
+        elif subscription in self._listeners:
+            subscription.call(entry)
+
+    def requested(self, session: Session, subscription: object, subject: str, payload: bytes, ticket: Ticket) -> None:
+        """A request for a subject this client serves."""
+        if session is not self._session or not self._process.alive:
+            self._hang_up(session)
+        elif subscription in self._listeners:
+            answer = subscription.call(Request(subject, payload))
+            if answer is not None and session is self._session:
+                self._pipe.send(_FRAME + len(cast(bytes, answer)), session.reply, ticket, answer)
+
+    # --- subscriptions ------------------------------------------------------------------------------
+
+    def forget(self, listener: Listener) -> None:
+        """End a subscription."""
+        self._on_session.pop(listener, None)
+        if listener in self._listeners:
+            del self._listeners[listener]
+            if self._session is not None:
+                self._pipe.send(_FRAME, self._session.unsubscribe, listener)
+
+    def _subscribe(self, listener: Listener) -> Listener:
+        self._listeners[listener] = None
+        if self._session is not None:
+            self._pipe.send(_FRAME, self._session.subscribe, listener, listener.patterns)
+        return listener
+
+    def _greet(self, listener: Listener, session: Session) -> None:
+        if listener in self._on_session and session is self._session:
+            listener.call()
+
+    # --- calls --------------------------------------------------------------------------------------
+
+    def _standing(self) -> Session:
+        if self._session is None:
+            raise Unavailable("not connected to the bus")
+        return self._session
+
+    def _write(self, bucket: Bucket, key: str, value: bytes | None, expected: int | None) -> Call:
+        check_key(key)
+        size = _FRAME + len(key)
+        if value is not None:
+            check_value(value)
+            size += len(value)
+        session = self._standing()
+        call = self._call(self._timings.answer)
+        self._pipe.send(size, session.write, call, bucket, key, value, expected)
+        return call
+
+    def _call(self, timeout: Duration) -> Call:
+        call: Call = asyncio.get_running_loop().create_future()
+        self._calls[call] = self._kernel.after(timeout, self._time_out, call)
+        return call
+
+    def _time_out(self, call: Call) -> None:
+        del self._calls[call]
+        if self._process.alive and not call.done():
+            call.set_exception(TimedOut("no answer from the bus"))
+
+    # --- the connection -----------------------------------------------------------------------------
+
+    def _dial(self) -> None:
+        if self._closed or not self._process.alive:
+            return
+        self._attempt += 1
+        self._dialling = self._kernel.after(self._timings.dial, self._dial_later)
+        self._up.send(_HANDSHAKE, self._knock, self._attempt)
+
+    def _knock(self, attempt: int) -> None:
+        """At the server: a connection request has arrived."""
+        try:
+            session = self._server.connect(self.name, self, attempt, self._down, self._kernel)
+        except FleetError:
+            self._down.send(_FRAME, self.refused, attempt)
+            return
+        session.welcome()
+
+    def _dial_later(self) -> None:
+        self._stop_dialling()
+        pause = self._chance.between(self._timings.backoff_least, self._timings.backoff_most)
+        self._dialling = self._kernel.after(pause, self._dial)
+        self._attempt += 1
+
+    def _stop_dialling(self) -> None:
+        if self._dialling is not None:
+            self._dialling.cancel()
+            self._dialling = None
+
+    def _suspect(self) -> None:
+        """The path is cut: the connection is given up when enough pings will have gone unanswered."""
+        if self._suspicion is None and self._session is not None and self._process.alive:
+            ping = self._timings.ping
+            to_next_ping = ping - (self._kernel.now - self._established_at) % ping
+            wait = Duration(to_next_ping + ping * self._timings.missed_pings)
+            self._suspicion = self._kernel.after(wait, self._give_up, self._session)
+
+    def _give_up(self, session: Session) -> None:
+        self._suspicion = None
+        if session is self._session and self._process.alive and (self._pipe.stalled or session.down.stalled):
+            self._reconnect(Disconnected("pings went unanswered"))
+
+    def _reconnect(self, error: Disconnected) -> None:
+        self._lose(error)
+        self._dial_later()
+
+    def _lose(self, error: Disconnected) -> None:
+        """The connection is over: its calls fail. What was sent into the cut may be written after the reconnect."""
+        session, self._session = self._session, None
+        if self._suspicion is not None:
+            self._suspicion.cancel()
+            self._suspicion = None
+        waiting = self._pipe.close()
+        if session is not None:
+            self._buffered = tuple(item for item in waiting if item[1] == session.write and self._was_buffered())
+        calls, self._calls = self._calls, {}
+        for call, timer in calls.items():
+            timer.cancel()
+            if not call.done():
+                call.set_exception(error)
+
+    def _was_buffered(self) -> bool:
+        """Whether bytes stood in the client's own buffer, which is kept, or in the kernel's, which is not."""
+        return self._chance.between(Duration(0), Duration(1)) == 1
+
+    def _process_died(self) -> None:
+        """The kernel of the host closes the connection of a dead process."""
+        if self._session is not None and not self._pipe.stalled:
+            self._hang_up(self._session)
+        self._session = None
+        self._pipe.close()
+
+    def _hang_up(self, session: Session) -> None:
+        """Tell the server that there is no such connection here (any more), if it can be reached."""
+        self._up.send(_FRAME, session.finish)

@@ -1,0 +1,342 @@
+"""The server: buckets, connections, who may do what, republished writes, requests and their answers.
+
+Synchronous throughout: a message that arrives is acted on in full before the next one, and what follows from it
+is put on the links of those it concerns.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from fleet.capabilities.bus import Deleted, Entry, Stored
+from fleet.contracts.errors import FleetError, InvalidValue, Refused, Unavailable
+from fleet.contracts.ids import Revision
+from fleet.contracts.layout import Bucket, BucketSpec
+from fleet.contracts.permissions import Permissions
+from fleet.contracts.time import Duration
+from sim.nats.pipe import Pipe, Route, Timers
+from sim.nats.store import KvStore
+from sim.nats.subjects import (
+    Interest,
+    direct_get_subject,
+    listing_subject,
+    may_publish,
+    may_subscribe,
+    value_subject,
+)
+
+STALE_AFTER: Final = Duration.seconds(60)
+"""A connection to which nothing could be sent for this long is closed by the server (its pings go unanswered)."""
+RAW_WRITER: Final = "raw"
+"""The writer of entries that came by `store_raw`."""
+_FRAME: Final = 96
+"""Bytes of protocol around a message: verb, subjects, sizes, headers."""
+_MAX_ALLOWED_REMEMBERED: Final = 4096
+
+
+class Observer(Protocol):
+    """Told of everything the server accepts, at once and in order. Must not raise."""
+
+    def stored(self, bucket: Bucket, key: str, revision: Revision, writer: str, value: bytes) -> None:
+        """A write was accepted. `writer` is the authenticated client."""
+        ...
+
+    def deleted(self, bucket: Bucket, key: str, revision: Revision, writer: str) -> None:
+        """A delete marker was accepted."""
+        ...
+
+    def requested(self, subject: str, sender: str, payload: bytes) -> None:
+        """A request was published, whether or not anybody serves it."""
+        ...
+
+
+class Client(Protocol):
+    """The client's end of a connection, as the server addresses it. Everything arrives by the connection's pipe."""
+
+    def accepted(self, session: Session) -> None:
+        """The connection is established."""
+        ...
+
+    def ended(self, session: Session) -> None:
+        """The connection is over."""
+        ...
+
+    def stalled(self, session: Session) -> None:
+        """Nothing gets through to the client: its pings go unanswered from now on."""
+        ...
+
+    def answered(self, session: Session, call: object, answer: object) -> None:
+        """The answer to a call; a `FleetError` when it was refused."""
+        ...
+
+    def republished(self, session: Session, subscription: object, entry: Entry) -> None:
+        """A stored write that a subscription asked for."""
+        ...
+
+    def requested(self, session: Session, subscription: object, subject: str, payload: bytes, ticket: Ticket) -> None:
+        """A request for a subject that the client serves."""
+        ...
+
+
+Ticket = tuple["Session", object]
+"""Where the answer to a request goes: the asking session and its call."""
+
+
+class Session:
+    """The server's end of one connection. Its public methods are what a client's messages do when they arrive."""
+
+    def __init__(
+        self, server: NatsServer, name: str, client: Client, attempt: int, down: Route, timers: Timers
+    ) -> None:
+        self.name = name
+        self.client = client
+        self.attempt = attempt
+        self.open = True
+        self._server = server
+        self._permissions = server.permissions(name)
+        self._may_write: dict[tuple[Bucket, str], bool] = {}
+        self._subscriptions: dict[object, tuple[str, ...]] = {}
+        self._route = down
+        self._timers = timers
+        self.down = Pipe(down, timers, self._stalled)
+
+    def welcome(self) -> None:
+        """Tell the client that the connection stands."""
+        self.down.send(_FRAME, self.client.accepted, self)
+
+    def write(self, call: object, bucket: Bucket, key: str, value: bytes | None, expected: int | None) -> None:
+        """Store a value (None: a delete marker). A write to a forbidden subject gets no answer at all."""
+        if not self.open:
+            self.reset()
+            return
+        if not self._may(bucket, key):
+            return
+        try:
+            entry = self._server.store(bucket).write(key, value, expected)
+        except FleetError as error:
+            self._answer(call, _FRAME, error)
+            return
+        self._server.accepted(entry, self.name)
+        self._answer(call, _FRAME, entry.revision)
+
+    def get(self, call: object, bucket: Bucket, key: str) -> None:
+        """Direct get of one key."""
+        if not self._lets(direct_get_subject(bucket, key)):
+            return
+        try:
+            entry = self._server.store(bucket).newest(key)
+        except Unavailable as error:
+            self._answer(call, _FRAME, error)
+            return
+        self._answer(call, _FRAME + _size(entry), entry)
+
+    def list(self, call: object, bucket: Bucket, prefix: str) -> None:
+        """Direct get of all keys under a prefix."""
+        if not self._lets(listing_subject(bucket)):
+            return
+        try:
+            entries = self._server.store(bucket).list(prefix)
+        except Unavailable as error:
+            self._answer(call, _FRAME, error)
+            return
+        self._answer(call, sum(_FRAME + _size(entry) for entry in entries), entries)
+
+    def subscribe(self, subscription: object, patterns: tuple[str, ...]) -> None:
+        """Listen; patterns the client may not listen to are passed over."""
+        if not self.open:
+            self.reset()
+            return
+        allowed = tuple(pattern for pattern in patterns if may_subscribe(self._permissions, pattern))
+        self._subscriptions[subscription] = allowed
+        for pattern in allowed:
+            self._server.interest.add(pattern, (self, subscription))
+
+    def unsubscribe(self, subscription: object) -> None:
+        """Listen no more."""
+        for pattern in self._subscriptions.pop(subscription, ()):
+            self._server.interest.remove(pattern, (self, subscription))
+
+    def request(self, call: object, subject: str, payload: bytes) -> None:
+        """Pass a request to all who serve the subject; answer at once when nobody does."""
+        if not self._lets(subject):
+            return
+        if not self._server.requested(subject, self.name, payload, (self, call)):
+            self._answer(call, _FRAME, Unavailable(f"nobody serves {subject}"))
+
+    def reply(self, ticket: Ticket, payload: bytes) -> None:
+        """Pass an answer to whoever asked, if that connection still stands."""
+        if not self.open:
+            self.reset()
+            return
+        asker, call = ticket
+        if asker.open:
+            asker._answer(call, _FRAME + len(payload), payload)
+
+    def finish(self) -> None:
+        """The client closed the connection."""
+        self.close()
+
+    def close(self) -> None:
+        """Forget the connection. The client is not told."""
+        if not self.open:
+            return
+        self.open = False
+        for subscription in tuple(self._subscriptions):
+            self.unsubscribe(subscription)
+        self.down.close()
+        self._server.sessions.pop(self, None)
+
+    def reset(self) -> None:
+        """Tell the client that there is no such connection, as a host does that gets a message for a closed one."""
+        self._route.send(_FRAME, self.client.ended, self)
+
+    def push(self, subscription: object, entry: Entry) -> None:
+        """Send a stored write to the client."""
+        self.down.send(_FRAME + _size(entry), self.client.republished, self, subscription, entry)
+
+    def ask(self, subscription: object, subject: str, payload: bytes, ticket: Ticket) -> None:
+        """Send a request to the client."""
+        size = _FRAME + len(payload)
+        self.down.send(size, self.client.requested, self, subscription, subject, payload, ticket)
+
+    def _answer(self, call: object, size: int, answer: object) -> None:
+        self.down.send(size, self.client.answered, self, call, answer)
+
+    def _lets(self, subject: str) -> bool:
+        if not self.open:
+            self.reset()
+            return False
+        return may_publish(self._permissions, subject)
+
+    def _may(self, bucket: Bucket, key: str) -> bool:
+        place = (bucket, key)
+        allowed = self._may_write.get(place)
+        if allowed is None:
+            if len(self._may_write) >= _MAX_ALLOWED_REMEMBERED:
+                self._may_write.clear()
+            allowed = self._may_write[place] = may_publish(self._permissions, value_subject(bucket, key))
+        return allowed
+
+    def _stalled(self) -> None:
+        if self.open:
+            self.client.stalled(self)
+            self._timers.after(STALE_AFTER, self._close_if_stalled)
+
+    def _close_if_stalled(self) -> None:
+        if self.down.stalled:
+            self.close()
+
+
+class NatsServer:
+    """One server with its store. `host` is its name on the network."""
+
+    def __init__(self, host: str = "nats") -> None:
+        self.host = host
+        self.up = True
+        self.sessions: dict[Session, None] = {}
+        self.interest: Interest[tuple[Session, object]] = Interest()
+        self._stores: dict[Bucket, KvStore] = {}
+        self._permissions: dict[str, Permissions] = {}
+        self._observers: tuple[Observer, ...] = ()
+
+    def ensure_bucket(self, spec: BucketSpec) -> None:
+        """Make a bucket, or do nothing when it stands as specified. Raises: Refused when it stands otherwise."""
+        store = self._stores.setdefault(spec.bucket, KvStore(spec))
+        if store.spec != spec:
+            raise Refused(f"bucket {spec.bucket} exists with another configuration")
+
+    def permit(self, client: str, permissions: Permissions) -> None:
+        """Let a client in, with these permissions from its next connection on."""
+        self._permissions[client] = permissions
+
+    def permissions(self, client: str) -> Permissions:
+        """What a client may do. Raises: Refused for an unknown one."""
+        try:
+            return self._permissions[client]
+        except KeyError:
+            raise Refused("Authorization Violation") from None
+
+    def observe(self, observer: Observer) -> None:
+        """Tell `observer` of everything accepted from now on."""
+        self._observers = (*self._observers, observer)
+
+    def store(self, bucket: Bucket) -> KvStore:
+        """A bucket's entries. Raises: Unavailable when there is no such bucket (no responders)."""
+        try:
+            return self._stores[bucket]
+        except KeyError:
+            raise Unavailable(f"there is no bucket {bucket}") from None
+
+    def store_raw(self, bucket: Bucket, key: bytes, value: bytes) -> Revision:
+        """Write any bytes under any key, past every permission.
+
+        Raises:
+            Unavailable: the server is down. TooLarge; Refused for a key that no subject can carry.
+        """
+        if not self.up:
+            raise Unavailable("the server is down")
+        entry = self.store(bucket).write(key.decode("utf-8", "surrogateescape"), value)
+        self.accepted(entry, RAW_WRITER)
+        return entry.revision
+
+    def lose_tail(self, bucket: Bucket, count: int) -> None:
+        """The server's machine lost power: the newest `count` acknowledged writes of a bucket are gone.
+
+        Call it while the server is down. Revisions are reused and no client is told.
+
+        Raises:
+            InvalidValue: the server is up, or the model does not remember that many.
+        """
+        if self.up:
+            raise InvalidValue("a running server loses nothing: stop it first")
+        self.store(bucket).lose_tail(count)
+
+    def stop(self) -> None:
+        """The server process dies (kill -9): every connection ends, what it stored stays."""
+        self.up = False
+        for session in tuple(self.sessions):
+            session.close()
+            session.reset()
+
+    def start(self) -> None:
+        """The server process runs again on what it had stored."""
+        self.up = True
+
+    def connect(self, name: str, client: Client, attempt: int, down: Route, timers: Timers) -> Session:
+        """A client's connection request arrived; `attempt` is the client's own number for it.
+
+        Raises:
+            Unavailable: the server is down. Refused: unknown client.
+        """
+        if not self.up:
+            raise Unavailable("connection refused")
+        session = Session(self, name, client, attempt, down, timers)
+        self.sessions[session] = None
+        return session
+
+    def accepted(self, entry: Entry, writer: str) -> None:
+        """A write was stored: tell the observers, and republish it to whoever listens."""
+        match entry:
+            case Stored(bucket, key, revision, value):
+                for observer in self._observers:
+                    observer.stored(bucket, key, revision, writer, value)
+            case Deleted(bucket, key, revision):
+                for observer in self._observers:
+                    observer.deleted(bucket, key, revision, writer)
+        for session, subscription in self.interest.of(f"fleet.{entry.bucket.value}.{entry.key}"):
+            session.push(subscription, entry)
+
+    def requested(self, subject: str, sender: str, payload: bytes, ticket: Ticket) -> bool:
+        """A request was published. False when nobody serves the subject."""
+        for observer in self._observers:
+            observer.requested(subject, sender, payload)
+        servers = self.interest.of(subject)
+        for session, subscription in servers:
+            session.ask(subscription, subject, payload, ticket)
+        return bool(servers)
+
+
+def _size(entry: Entry | None) -> int:
+    if entry is None:
+        return 0
+    return len(entry.key) + (len(entry.value) if isinstance(entry, Stored) else 0)
