@@ -1,0 +1,51 @@
+"""Nobody writes what is not theirs: devices their own keys, the operator the desired state. (Reads leave no trace.)"""
+
+from __future__ import annotations
+
+from fleet.contracts.layout import Bucket
+from harness.invariants.base import Invariant
+from sim.journal import HeartbeatStored, Journal, KvDeleted, KvStored, RequestSent
+
+OPERATOR = "operator"
+HARNESS = "harness"
+"""The writer behind declared faults and the user's objects: may write anything."""
+
+
+class NoForeignKeys(Invariant):
+    """Compares the authenticated writer with the key, and the sender of a request with its subject."""
+
+    name = "no-foreign-keys"
+
+    def subscribe(self, journal: Journal) -> None:
+        journal.subscribe(HeartbeatStored, self._beat)
+        journal.subscribe(KvStored, self._written)
+        journal.subscribe(KvDeleted, self._written)
+        journal.subscribe(RequestSent, self._sent)
+
+    def _beat(self, event: HeartbeatStored) -> None:
+        if not event.key.startswith(event.writer) or event.key[len(event.writer) : len(event.writer) + 1] != ".":
+            self._written(event)
+
+    def _written(self, event: KvStored | KvDeleted) -> None:
+        if event.writer == HARNESS or _may_write(event.writer, event.bucket, event.key):
+            return
+        device = event.key.split(".", 1)[0]
+        known = next((name for name in self.ground.view.devices if name == device), None)
+        self.violated(f"{event.writer} wrote {event.bucket}/{event.key}", known)
+
+    def _sent(self, event: RequestSent) -> None:
+        _, _, rest = event.subject.partition("fleet.")
+        kind, _, device = rest.partition(".")
+        owner = {"stop": OPERATOR, "lock": device}.get(kind)
+        if event.sender not in (owner, HARNESS):
+            self.violated(f"{event.sender} sent a request on {event.subject}")
+
+
+def _may_write(writer: str, bucket: Bucket, key: str) -> bool:
+    match bucket:
+        case Bucket.DESIRED | Bucket.OBJECTS:
+            return writer == OPERATOR
+        case Bucket.INFO:
+            return key == writer
+        case Bucket.STATE | Bucket.HEARTBEAT:
+            return key.startswith(f"{writer}.")

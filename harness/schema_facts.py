@@ -1,0 +1,144 @@
+"""The facts a scenario can speak about: typed predicates over what is observable, with explicit quantifiers.
+
+Values only; `harness.checks` says whether one holds. There is no expression
+language: a new question is a new type here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fleet.contracts.objects import DevicePhase, RolloutPhase
+from harness.schema_base import (
+    EVERY_DEVICE,
+    DeploymentRef,
+    DeviceRef,
+    GroupRef,
+    Part,
+    ReleaseRef,
+    RolloutRef,
+    exactly_one,
+)
+
+_Number = Annotated[int, Field(ge=0)]
+
+
+class Count(Part):
+    """A number of devices: `count` means exactly that many."""
+
+    count: _Number | None = None
+    at_least: _Number | None = None
+    at_most: _Number | None = None
+
+    def model_post_init(self, context: object) -> None:
+        """Exactly one of the three forms."""
+        exactly_one("count, at_least and at_most", self.count, self.at_least, self.at_most)
+
+
+Quantifier = Literal["all", "any"] | Count
+
+
+class DeviceFact(Part):
+    """Something that is true or not of each device, and how many have to make it true."""
+
+    over: Quantifier
+    """`all`, `any`, `{ count = n }`, `{ at_least = n }` or `{ at_most = n }`."""
+    group: GroupRef | None = None
+    """Only these devices; without `group` and `devices`, every device."""
+    devices: Annotated[tuple[DeviceRef, ...], Field(min_length=1)] | None = None
+
+    def model_post_init(self, context: object) -> None:
+        """A group and a list of devices would be two answers to one question."""
+        if self.group is not None and self.devices is not None:
+            exactly_one("group and devices", self.group, self.devices)
+
+    @property
+    def where(self) -> str:
+        """For people: which devices are meant."""
+        if self.devices is not None:
+            return ", ".join(self.devices)
+        return f"group {self.group}" if self.group not in (None, EVERY_DEVICE) else "every device"
+
+
+class DevicePhaseIs(DeviceFact):
+    """The operator's verdict on the device's heartbeats, from its `Device` object."""
+
+    fact: Literal["device-phase"]
+    phase: DevicePhase
+
+
+class ReleaseIs(DeviceFact):
+    """The version of the instance that manages the device (holds its host lock)."""
+
+    fact: Literal["release"]
+    release: ReleaseRef
+
+
+class WorkloadIs(DeviceFact):
+    """`ready`: all containers run and the device reports the newest desired revision. `absent`: nothing is left."""
+
+    fact: Literal["workload"]
+    deployment: DeploymentRef
+    condition: Literal["ready", "absent"]
+
+
+class UpgradeIs(DeviceFact):
+    """The status of the device's latest reported upgrade attempt; with `release`, only if it was for that version."""
+
+    fact: Literal["upgrade"]
+    status: Literal["in-progress", "succeeded", "rolled-back", "refused", "deferred"]
+    release: ReleaseRef | None = None
+
+
+class Quarantined(DeviceFact):
+    """The device has reported that it rolled this release back, which condemns it there."""
+
+    fact: Literal["quarantined"]
+    release: ReleaseRef
+
+
+class InvalidEntries(DeviceFact):
+    """The managing instance's newest heartbeat counts at least this many bad entries. Only in `final` checks."""
+
+    fact: Literal["invalid-entries"]
+    at_least: Annotated[int, Field(ge=1)]
+
+
+class RolloutIs(Part):
+    """The phase of a rollout at its newest generation."""
+
+    fact: Literal["rollout"]
+    rollout: RolloutRef
+    phase: RolloutPhase
+
+
+class OperatorIs(Part):
+    """Whether an operator process runs."""
+
+    fact: Literal["operator"]
+    state: Literal["running", "down"]
+
+
+class OperatorStarts(Part):
+    """How often an operator process has been started, the first time included."""
+
+    fact: Literal["operator-starts"]
+    count: Annotated[int, Field(ge=1)]
+
+
+FleetFact = RolloutIs | OperatorIs | OperatorStarts
+PerDeviceFact = DevicePhaseIs | ReleaseIs | WorkloadIs | UpgradeIs | Quarantined | InvalidEntries
+Fact = Annotated[
+    DevicePhaseIs
+    | ReleaseIs
+    | WorkloadIs
+    | UpgradeIs
+    | Quarantined
+    | InvalidEntries
+    | RolloutIs
+    | OperatorIs
+    | OperatorStarts,
+    Field(discriminator="fact"),
+]

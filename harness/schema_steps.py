@@ -1,0 +1,107 @@
+"""What the people who run the fleet do in a scenario: they write objects, and they wait, one step after the other."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fleet.contracts.errors import InvalidValue
+from fleet.contracts.ids import DeploymentName, ObjectName
+from harness.schema_base import EVERY_DEVICE, DeploymentRef, GroupRef, Length, Part, ReleaseRef, exactly_one
+from harness.schema_facts import Fact
+from harness.schema_triggers import Triggered
+
+
+class ContainerSpec(Part):
+    """One container of a workload."""
+
+    name: DeploymentName
+    image: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\s]+$")]
+    command: tuple[str, ...] = ()
+    environment: dict[str, str] = Field(default_factory=dict)
+
+
+class _Step(Triggered):
+    def model_post_init(self, context: object) -> None:
+        """A step without a trigger follows the one before it at once."""
+        if self.at is not None and self.when is not None:
+            exactly_one("at and when", self.at, self.when)
+
+
+class Deploy(_Step):
+    """Deploy a workload to a group, or change it when it is there."""
+
+    do: Literal["deploy"]
+    name: DeploymentName
+    group: GroupRef = GroupRef(EVERY_DEVICE)
+    containers: Annotated[tuple[ContainerSpec, ...], Field(min_length=1)]
+
+
+class Undeploy(_Step):
+    """Remove a workload from every device."""
+
+    do: Literal["undeploy"]
+    name: DeploymentRef
+
+
+class Share(Part):
+    """A number of devices of a group: a `count`, or a `percent` that is rounded down but at least one device."""
+
+    count: Annotated[int, Field(ge=1)] | None = None
+    percent: Annotated[int, Field(ge=1, le=100)] | None = None
+
+    def model_post_init(self, context: object) -> None:
+        """Exactly one of the two forms."""
+        exactly_one("count and percent", self.count, self.percent)
+
+
+class Upgrade(_Step):
+    """Roll a release out to groups in order, under the name of a rollout; the same name again changes its plan."""
+
+    do: Literal["upgrade"]
+    name: ObjectName
+    to: ReleaseRef
+    groups: Annotated[tuple[GroupRef, ...], Field(min_length=1)] = (GroupRef(EVERY_DEVICE),)
+    max_unavailable: Share = Share(percent=10)
+
+    def model_post_init(self, context: object) -> None:
+        """A group is upgraded once."""
+        super().model_post_init(context)
+        if len(set(self.groups)) != len(self.groups):
+            raise InvalidValue("a group is named twice")
+
+
+class Wait(_Step):
+    """Wait for a `length` of time, or `until` a fact holds, which has to be `within` a time."""
+
+    do: Literal["wait"]
+    length: Length | None = None
+    until: Fact | None = None
+    within: Length | None = None
+
+    def model_post_init(self, context: object) -> None:
+        """Exactly one of the two forms, and a bound for the second."""
+        super().model_post_init(context)
+        exactly_one("length and until", self.length, self.until)
+        if (self.until is None) != (self.within is None):
+            raise InvalidValue("until and within go together")
+
+
+Step = Annotated[Deploy | Undeploy | Upgrade | Wait, Field(discriminator="do")]
+
+
+def describe(step: Deploy | Undeploy | Upgrade | Wait) -> str:
+    """One line for people and for the journal."""
+    match step:
+        case Deploy():
+            return f"deploy {step.name} to {step.group}"
+        case Undeploy():
+            return f"undeploy {step.name}"
+        case Upgrade():
+            return f"upgrade {', '.join(step.groups)} to {step.to} ({step.name})"
+        case Wait(length=None):
+            assert step.until is not None
+            return f"wait until {step.until.fact} holds, within {step.within}"
+        case Wait():
+            return f"wait {step.length}"

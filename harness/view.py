@@ -1,0 +1,299 @@
+"""The fleet's observable state: a fold of the journal, shared by checks, triggers and the test of convergence.
+
+Everything but heartbeats is decoded as it arrives. Of heartbeats only the newest event per key is kept, undecoded:
+they are nearly all of a journal, and nearly nobody asks for what is inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pydantic import ValidationError
+
+from fleet.contracts import layout
+from fleet.contracts.errors import InvalidValue
+from fleet.contracts.ids import DeploymentName, DeviceId, Release, Revision, Sha256, Slot, Version
+from fleet.contracts.layout import Bucket, Invalid, Valid
+from fleet.contracts.objects import KINDS, AgentRollout, Deployment, Device, DevicePhase, Object
+from fleet.contracts.records import (
+    DesiredAgent,
+    DesiredWorkload,
+    Heartbeat,
+    Record,
+    RolledBack,
+    UpgradeState,
+    WorkloadState,
+)
+from fleet.contracts.time import Instant
+from sim.journal import (
+    AgentEnded,
+    AgentStarted,
+    ContainerEnded,
+    ContainerStarted,
+    CurrentRelease,
+    Event,
+    HeartbeatStored,
+    Journal,
+    KvDeleted,
+    KvStored,
+    LockLeft,
+    LockTaken,
+    ObjectRemoved,
+    ObjectStored,
+    OperatorEnded,
+    OperatorStarted,
+    PowerCut,
+    PowerRestored,
+)
+
+NEVER = Revision(0)
+
+
+@dataclass(slots=True)
+class DeviceView:
+    """What can be seen of one device."""
+
+    device: DeviceId
+    powered: bool = True
+    phase: DevicePhase = DevicePhase.PENDING
+    running: dict[Slot, Release] = field(default_factory=dict)
+    """The agent processes, by slot."""
+    holder: Slot | None = None
+    """The slot whose instance holds the host lock."""
+    current: Release | None = None
+    """Where the current link leads."""
+    desired: DesiredAgent | None = None
+    """The newest valid desired release."""
+    desired_revision: Revision = NEVER
+    upgrade: UpgradeState | None = None
+    """The newest valid upgrade report."""
+    condemned: dict[Sha256, Version] = field(default_factory=dict)
+    """The releases that the device has reported as rolled back."""
+    workloads: dict[DeploymentName, tuple[Revision, DesiredWorkload]] = field(default_factory=dict)
+    """The newest valid desired workloads, without deleted ones."""
+    reports: dict[DeploymentName, WorkloadState] = field(default_factory=dict)
+    containers: dict[tuple[str, str], str] = field(default_factory=dict)
+    """The fingerprint of each running container, by deployment and name."""
+
+    @property
+    def managing(self) -> Release | None:
+        """The release of the instance that manages the device."""
+        return None if self.holder is None else self.running.get(self.holder)
+
+
+class FleetView:
+    """All devices, the objects, and the operator processes. Subscribe it before whoever reads it."""
+
+    def __init__(self, devices: tuple[DeviceId, ...], journal: Journal) -> None:
+        self.devices = {device: DeviceView(device) for device in devices}
+        self.rollouts: dict[str, AgentRollout] = {}
+        self.deployments: dict[str, Deployment] = {}
+        self.operators: dict[int, bool] = {}
+        self.operator_starts = 0
+        self.version = 0
+        """Counts the changes."""
+        self.now = Instant(0)
+        self._beats: dict[str, HeartbeatStored] = {}
+        self._read: tuple[KvStored | None, Valid[Record] | Invalid | None] = (None, None)
+        self._listeners: list[Callable[[DeviceId | None], None]] = []
+        self._subscribe(journal)
+
+    def on_change(self, listener: Callable[[DeviceId | None], None]) -> None:
+        """Call back after each change with the device it concerns, or None when it concerns the fleet's objects."""
+        self._listeners.append(listener)
+
+    def heartbeat(self, device: DeviceId, slot: Slot) -> Heartbeat | None:
+        """The newest heartbeat of a slot; None when there is none that can be read."""
+        event = self._beats.get(layout.heartbeat(device, slot).key)
+        if event is None:
+            return None
+        read = layout.read(event.bucket, event.key, event.value, event.revision)
+        return read.record if isinstance(read, Valid) and isinstance(read.record, Heartbeat) else None
+
+    def read(self, event: KvStored) -> Valid[Record] | Invalid:
+        """What an entry says. The latest answer is kept: several readers of the journal ask about the same event."""
+        if event is not self._read[0]:
+            self._read = (event, layout.read(event.bucket, event.key, event.value, event.revision))
+        answer = self._read[1]
+        assert answer is not None
+        return answer
+
+    @property
+    def operator_running(self) -> bool:
+        """At least one operator process runs."""
+        return any(self.operators.values())
+
+    def _subscribe(self, journal: Journal) -> None:
+        beats = self._beats
+
+        def beat(event: HeartbeatStored) -> None:
+            beats[event.key] = event
+
+        journal.subscribe(HeartbeatStored, beat)
+        journal.subscribe(KvStored, self._stored)
+        journal.subscribe(KvDeleted, self._deleted)
+        journal.subscribe(ObjectStored, self._object)
+        journal.subscribe(ObjectRemoved, self._object_removed)
+        journal.subscribe(OperatorStarted, self._operator_started)
+        journal.subscribe(OperatorEnded, self._operator_ended)
+        journal.subscribe(AgentStarted, self._agent_started)
+        journal.subscribe(AgentEnded, self._agent_ended)
+        journal.subscribe(LockTaken, self._lock_taken)
+        journal.subscribe(LockLeft, self._lock_left)
+        journal.subscribe(CurrentRelease, self._current)
+        journal.subscribe(ContainerStarted, self._container_started)
+        journal.subscribe(ContainerEnded, self._container_ended)
+        journal.subscribe(PowerCut, self._power_cut)
+        journal.subscribe(PowerRestored, self._power_restored)
+
+    def _changed(self, event: Event, device: DeviceId | None) -> None:
+        self.now = event.at
+        self.version += 1
+        for listener in self._listeners:
+            listener(device)
+
+    # --- keys
+
+    def _stored(self, event: KvStored) -> None:
+        if event.bucket is Bucket.OBJECTS:
+            return
+        read = self.read(event)
+        if isinstance(read, Valid):
+            device = _device_of(event.key)
+            view = None if device is None else self.devices.get(device)
+            if view is not None and _fold(view, read.record, event.revision):
+                self._changed(event, device)
+
+    def _deleted(self, event: KvDeleted) -> None:
+        device = _device_of(event.key)
+        view = None if device is None else self.devices.get(device)
+        if view is None or device is None:
+            return
+        match (event.bucket, *event.key.split(".")):
+            case (Bucket.DESIRED, _, "workload", name):
+                view.workloads.pop(DeploymentName(name), None)
+            case (Bucket.STATE, _, "workload", name):
+                view.reports.pop(DeploymentName(name), None)
+            case (Bucket.DESIRED, _, "agent"):
+                view.desired, view.desired_revision = None, event.revision
+            case (Bucket.HEARTBEAT, *_):
+                self._beats.pop(event.key, None)
+            case _:
+                return
+        self._changed(event, device)
+
+    # --- objects
+
+    def _object(self, event: ObjectStored) -> None:
+        item = read_object(event)
+        match item:
+            case Device():
+                view = self.devices.get(item.device)
+                if view is not None and view.phase is not item.status.phase:
+                    view.phase = item.status.phase
+                    self._changed(event, item.device)
+            case AgentRollout():
+                self.rollouts[item.name] = item
+                self._changed(event, None)
+            case Deployment():
+                self.deployments[item.name] = item
+                self._changed(event, None)
+            case _:
+                return
+
+    def _object_removed(self, event: ObjectRemoved) -> None:
+        match event.kind:
+            case AgentRollout.kind_name:
+                self.rollouts.pop(event.name, None)
+            case Deployment.kind_name:
+                self.deployments.pop(event.name, None)
+        self._changed(event, None)
+
+    # --- processes and machines
+
+    def _operator_started(self, event: OperatorStarted) -> None:
+        self.operators[event.replica] = True
+        self.operator_starts += 1
+        self._changed(event, None)
+
+    def _operator_ended(self, event: OperatorEnded) -> None:
+        self.operators[event.replica] = False
+        self._changed(event, None)
+
+    def _agent_started(self, event: AgentStarted) -> None:
+        self.devices[event.device].running[event.slot] = event.release
+        self._changed(event, event.device)
+
+    def _agent_ended(self, event: AgentEnded) -> None:
+        self.devices[event.device].running.pop(event.slot, None)
+        self._changed(event, event.device)
+
+    def _lock_taken(self, event: LockTaken) -> None:
+        self.devices[event.device].holder = event.slot
+        self._changed(event, event.device)
+
+    def _lock_left(self, event: LockLeft) -> None:
+        view = self.devices[event.device]
+        if view.holder is event.slot:
+            view.holder = None
+        self._changed(event, event.device)
+
+    def _current(self, event: CurrentRelease) -> None:
+        self.devices[event.device].current = event.release
+        self._changed(event, event.device)
+
+    def _container_started(self, event: ContainerStarted) -> None:
+        self.devices[event.device].containers[event.deployment, event.name] = event.fingerprint
+        self._changed(event, event.device)
+
+    def _container_ended(self, event: ContainerEnded) -> None:
+        self.devices[event.device].containers.pop((event.deployment, event.name), None)
+        self._changed(event, event.device)
+
+    def _power_cut(self, event: PowerCut) -> None:
+        view = self.devices[event.device]
+        view.powered, view.holder = False, None
+        view.running.clear()
+        view.containers.clear()
+        self._changed(event, event.device)
+
+    def _power_restored(self, event: PowerRestored) -> None:
+        self.devices[event.device].powered = True
+        self._changed(event, event.device)
+
+
+def read_object(event: ObjectStored) -> Object | None:
+    """The object in an event; None for what cannot be read."""
+    kind = KINDS.get(event.kind)
+    if kind is None:
+        return None
+    try:
+        return kind.model_validate_json(event.value)
+    except ValidationError:
+        return None
+
+
+def _device_of(key: str) -> DeviceId | None:
+    try:
+        return DeviceId(key.split(".", 1)[0])
+    except InvalidValue:
+        return None
+
+
+def _fold(view: DeviceView, record: Record, revision: Revision) -> bool:
+    """Take a record in; whether anything that is kept changed."""
+    match record:
+        case DesiredAgent():
+            view.desired, view.desired_revision = record, revision
+        case DesiredWorkload():
+            view.workloads[record.deployment] = (revision, record)
+        case UpgradeState():
+            view.upgrade = record
+            if isinstance(record.status, RolledBack):
+                view.condemned[record.release.sha256] = record.release.version
+        case WorkloadState():
+            view.reports[record.deployment] = record
+        case _:
+            return False
+    return True
