@@ -193,10 +193,11 @@ def encode(record: Record) -> bytes:
 def decode(record: type[R], data: bytes) -> R:
     """Read a record from JSON.
 
-    A writer one minor schema version ahead may have added fields; they are dropped. Any other unknown field is an error.
+    A writer one minor schema version ahead may have added fields; they are dropped. Any other unknown field is an
+    error.
 
     Raises:
-        InvalidValue: not JSON, another schema version, or not of that shape. The message names the field, not its value.
+        InvalidValue: not JSON, another schema version, or not of that shape. Names the field, never its value.
     """
     try:
         decoded: R = record.__pydantic_validator__.validate_json(data)

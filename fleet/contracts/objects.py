@@ -59,7 +59,7 @@ class Object(_Part):
         return self.metadata.name
 
     def changed(self, **parts: object) -> Self:
-        """A copy with some top-level parts replaced (`spec=…`, `status=…`, `metadata=…`), validated by their own types."""
+        """A copy with some top-level parts replaced (`spec=…`, `status=…`, `metadata=…`), already valid ones."""
         return self.model_copy(update=parts)
 
 

@@ -50,7 +50,10 @@ class OperatorTimings:
     """How often time alone is looked at: staleness, leases, repeated stops."""
     request: Duration = Duration.seconds(5)
     write: Duration = Duration.seconds(10)
+    read: Duration = Duration.seconds(60)
+    """A whole bucket or kind has to be read within this."""
     retry: Duration = Duration.seconds(2)
+    """Pause after a failed read or write; up to twice as long, by chance."""
     resync: Duration = Duration.minutes(10)
     """Buckets and objects are read again in full this often: republished messages and watches can be lost."""
 
