@@ -90,6 +90,9 @@ class Children:
                     os.kill(pid, signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(-1, 0)
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                os.waitpid(-1, 0)
         for process, _ in self._known.values():
             process.returncode = -signal.SIGKILL
         self._known.clear()

@@ -180,7 +180,7 @@ class StandInMachine:
         async for line in process.stdout:
             event = parse(line)
             self._note(event)
-            if isinstance(event, MachineUp) and not up.done():
+            if isinstance(event, UnitStarted) and not up.done():
                 up.set_result(None)
         await process.wait()
         if not up.done():
