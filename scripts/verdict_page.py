@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import fields
 from typing import Final, get_args
 
-from harness.verdict import BAD_INPUT, Verdict, exit_code
+from harness.verdict import (
+    BAD_INPUT,
+    Crashed,
+    HarnessBroken,
+    Held,
+    NotApplicable,
+    Stuck,
+    Verdict,
+    Violated,
+    exit_code,
+)
 from scripts.tables import section
 
 _HEAD: Final = """\
@@ -14,18 +23,28 @@ _HEAD: Final = """\
 
 This page is generated from `harness/verdict.py` by `make docs`.
 
-Every scenario of a run ends in one verdict. `twin` exits with the code of the worst one. The last line of a run that did
-not hold is the command that reproduces it.
+Every scenario of a run ends in one verdict. `twin` exits with the code of the worst one. The last line of a run that
+did not hold is the command that reproduces it.
 """
+
+
+_EXAMPLES: Final[tuple[Verdict, ...]] = (
+    Held(),
+    Violated(rule="", evidence=""),
+    Stuck(during="", waiting_for=()),
+    Crashed(error="", traceback=""),
+    NotApplicable(why=""),
+    HarnessBroken(why=""),
+)
 
 
 def page() -> str:
     """The whole page."""
-    verdicts: tuple[type[Verdict], ...] = get_args(Verdict)
-    rows = [(str(_code(kind)), f"`{kind.__name__}`", " ".join(str(inspect.getdoc(kind)).split())) for kind in verdicts]
+    assert tuple(type(verdict) for verdict in _EXAMPLES) == get_args(Verdict), "a verdict has no row"
+    rows = [(str(exit_code(verdict)), f"`{type(verdict).__name__}`", _meaning(verdict)) for verdict in _EXAMPLES]
     rows.append((str(BAD_INPUT), "none", "A file or an argument is wrong; nothing was started."))
     return "\n".join((_HEAD, section("Codes", "", ("exit code", "verdict", "meaning"), sorted(rows))))
 
 
-def _code(kind: type[Verdict]) -> int:
-    return exit_code(kind(**{field.name: "" for field in fields(kind)}))
+def _meaning(verdict: Verdict) -> str:
+    return " ".join(str(inspect.getdoc(type(verdict))).split())
