@@ -76,6 +76,7 @@ class Triggers:
                 listener(report.device, phase)
 
     def _step_done(self, event: StepDone) -> None:
+        self._view.now = event.at
         for listener in self._on_step:
             listener(event.index)
 

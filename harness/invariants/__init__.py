@@ -1,6 +1,6 @@
 """The invariants: what must hold at every moment of every scenario, whether its file names it or not.
 
-One file each. `ALL` is the registry; a test plants a bug for each entry and another one finds files that are missing here.
+One file each. `ALL` is the registry; a test plants a bug for each entry, and another one finds files missing here.
 That secrets appear nowhere and do not change is not judged yet: nothing that makes secrets is part of a run so far.
 """
 

@@ -15,7 +15,7 @@ from sim.journal import Journal
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What an invariant may know: the declared scenario, the fleet's state up to the event at hand, and whom to tell."""
+    """What an invariant may know: the scenario, the fleet's state up to the event at hand, and whom to tell."""
 
     cast: Cast
     view: FleetView
@@ -32,7 +32,7 @@ class Invariant:
         self.ground = ground
 
     def subscribe(self, journal: Journal) -> None:
-        """Ask for the event types that matter. Heartbeats are nearly all events: whoever takes them keeps them undecoded."""
+        """Ask for the event types that matter. Heartbeats are nearly all events: keep them undecoded."""
 
     def finish(self) -> None:
         """The run has converged: judge what can only be judged at the end."""

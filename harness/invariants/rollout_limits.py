@@ -25,6 +25,7 @@ class RolloutLimits(Invariant):
         super().__init__(ground)
         self._labels = dict(zip(ground.cast.devices, ground.cast.plan.labels, strict=True))
         self._begun: dict[DeviceId, tuple[AttemptId, Instant]] = {}
+        self._groups: dict[tuple[str, int, str], list[DeviceId]] = {}
 
     def subscribe(self, journal: Journal) -> None:
         journal.subscribe(KvStored, self._stored)
@@ -51,13 +52,19 @@ class RolloutLimits(Invariant):
         group = None if rollout is None else self._group(rollout, report.device)
         if rollout is None or group is None:
             return
-        members = [device for device in self._labels if self._group(rollout, device) == group]
+        members = self._members(rollout, group)
         busy = [device for device in members if device in self._begun and at - self._begun[device][1] < LEASE]
         limit = group.max_unavailable.limit(len(members))
         if len(busy) > limit:
             names = ", ".join(sorted(busy))
             text = f"{len(busy)} devices of group {group.name} are in an upgrade at once, {limit} are allowed: {names}"
             self.violated(text, report.device)
+
+    def _members(self, rollout: AgentRollout, group: RolloutGroup) -> list[DeviceId]:
+        key = (rollout.name, rollout.metadata.generation, group.name)
+        if key not in self._groups:
+            self._groups[key] = [device for device in self._labels if self._group(rollout, device) == group]
+        return self._groups[key]
 
     def _group(self, rollout: AgentRollout, device: DeviceId) -> RolloutGroup | None:
         labels = self._labels.get(device)

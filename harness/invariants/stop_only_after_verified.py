@@ -15,10 +15,10 @@ from harness.invariants.base import Ground, Invariant
 from sim.journal import AgentStarted, HeartbeatStored, Journal, KvStored, RequestSent
 
 KEPT = 8
-"""Newest heartbeats kept per slot, undecoded, while the device's upgrade is under way: more than a verification needs."""
+"""Newest heartbeats kept per slot, undecoded, while the device's upgrade is under way: more than is needed."""
 SLACK = Duration.seconds(2)
 """The operator measures when heartbeats reach it, the journal when they were stored: links lie between the two."""
-OVERLAPPED = OperatorTimings()
+TIMINGS = OperatorTimings()
 
 
 class StopOnlyAfterVerified(Invariant):
@@ -97,10 +97,10 @@ class StopOnlyAfterVerified(Invariant):
             events = self._beats.get(layout.heartbeat(request.device, slot).key, ())
             good = [event for event in events if _speaks_for(event, request.successor, desired)]
             best = max(best, len(good))
-            enough = len(good) >= OVERLAPPED.verify_heartbeats
-            if enough and good[-1].at - good[0].at >= OVERLAPPED.verify_time - SLACK:
+            enough = len(good) >= TIMINGS.verify_heartbeats
+            if enough and good[-1].at - good[0].at >= TIMINGS.verify_time - SLACK:
                 return None
-        wanted = f"{OVERLAPPED.verify_heartbeats} over {OVERLAPPED.verify_time} are needed"
+        wanted = f"{TIMINGS.verify_heartbeats} over {TIMINGS.verify_time} are needed"
         return f"only {best} healthy heartbeats of it for {desired.artefact.release} were stored in time ({wanted})"
 
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fleet.contracts.ids import DeviceId
 from fleet.contracts.layout import Bucket, Valid
 from fleet.contracts.podman import Container
 from fleet.contracts.records import DesiredWorkload
 from harness.invariants.base import Ground, Invariant
 from sim.journal import ContainerEnded, ContainerStarted, Journal, KvDeleted, KvStored, PowerCut
-
-_Key = tuple[DeviceId, str, str]
 
 
 @dataclass(slots=True)
@@ -39,7 +36,7 @@ class UnaffectedContainersNotRestarted(Invariant):
 
     def __init__(self, ground: Ground) -> None:
         super().__init__(ground)
-        self._devices = {device: _Device() for device in ground.cast.devices}
+        self._devices: dict[str, _Device] = {device: _Device() for device in ground.cast.devices}
 
     def subscribe(self, journal: Journal) -> None:
         journal.subscribe(KvStored, self._stored)
@@ -63,7 +60,7 @@ class UnaffectedContainersNotRestarted(Invariant):
                 self._desire(device, deployment, {})
 
     def _desire(self, device: str, deployment: str, wanted: dict[str, Container]) -> None:
-        known = next((state for name, state in self._devices.items() if name == device), None)
+        known = self._devices.get(device)
         if known is None:
             return
         before = known.desired.get(deployment, {})
@@ -89,7 +86,8 @@ class UnaffectedContainersNotRestarted(Invariant):
         self._devices[event.device].life(event.deployment, event.name).running = False
 
     def finish(self) -> None:
-        for device, state in self._devices.items():
+        for device in self.ground.cast.devices:
+            state = self._devices[device]
             for (deployment, name), life in state.lives.items():
                 if not life.running and name in state.desired.get(deployment, {}):
                     self.violated(f"container {deployment}/{name} on {device} is desired and does not run", device)

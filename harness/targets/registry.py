@@ -1,0 +1,33 @@
+"""The targets by name. Each is imported when it is asked for: one needs a server binary, another a cluster.
+
+A target's module offers `target() -> Target`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+
+from fleet.contracts.errors import InvalidValue
+from harness.targets.port import Target
+
+MODULES = {
+    "sim": "harness.targets.sim",
+    "local": "harness.targets.local",
+}
+
+
+def target(name: str) -> Target:
+    """The target of that name.
+
+    Raises:
+        InvalidValue: there is none, or what it needs is not installed.
+    """
+    if name not in MODULES:
+        raise InvalidValue(f"there is no target {name!r}: known are {', '.join(MODULES)}")
+    try:
+        module = import_module(MODULES[name])
+    except ModuleNotFoundError as error:
+        raise InvalidValue(f"target {name!r} is not available here: {error}") from error
+    make: Callable[[], Target] = module.target
+    return make()
