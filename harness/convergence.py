@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from fleet.contracts.ids import DeploymentName, DeviceId
@@ -15,9 +16,13 @@ SHOWN = 5
 """At most this many devices are named in an answer."""
 
 
+_ATTEMPT = re.compile(r"(.+)-\d+-[0-9a-f]{12}(?:-r\d+)?")
+
+
 def rollout_of(attempt: str) -> str:
-    """The rollout an attempt belongs to: attempts are named `<rollout>-<generation>-<sha12>`."""
-    return attempt.rsplit("-", 2)[0]
+    """The rollout of an attempt: attempts are named `<rollout>-<generation>-<sha12>`, repeated ones `…-r<n>`."""
+    named = _ATTEMPT.fullmatch(attempt)
+    return named[1] if named else attempt
 
 
 class Convergence:
