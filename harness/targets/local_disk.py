@@ -52,6 +52,17 @@ class DiskWatch:
             self._current = current
             self.journal.record(CurrentRelease(self.now(), self.device, *current))
 
+    def release_in(self, arguments: tuple[str, ...]) -> Release | None:
+        """The release that a process with these arguments runs, by its file's own bytes; None when it runs none."""
+        folder = self._inside(paths.RELEASES)
+        for path in (Path(argument) for argument in arguments):
+            if path.parent == folder and path.name.startswith(_PREFIX):
+                try:
+                    return Release(version=Version(path.name.removeprefix(_PREFIX)), sha256=self._sha256(path))
+                except (InvalidValue, OSError):
+                    continue
+        return None
+
     def _where_current_leads(self) -> tuple[Release | None, str]:
         link = self._inside(paths.CURRENT)
         try:
@@ -66,7 +77,7 @@ class DiskWatch:
             return None, str(error)
 
     def _on_disk(self, link: Path, target: str) -> Path:
-        """Where a link's text leads. Absolute ones are kept with the root in front or, as the device sees them, without."""
+        """Where a link's text leads. An absolute one has the root in front or, as the device sees it, not."""
         below = PurePosixPath(target)
         if below.is_absolute() and not below.is_relative_to(self.root):
             return Path(os.path.normpath(self._inside(below)))

@@ -99,10 +99,16 @@ def test_the_kernel_names_the_holder_of_a_lock(tmp_path: Path) -> None:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         inode = path.stat().st_ino
-        assert local_locks.holders().get(inode) == holder.pid
-        assert holder.pid != os.getpid()
+        assert (holder.pid, inode) in local_locks.held()
+        assert local_locks.is_open_as(path, holder.pid, inode)
+        assert not local_locks.is_open_as(tmp_path / "other", holder.pid, inode)
+        assert not local_locks.is_open_as(path, os.getpid(), inode)
+        path.unlink()
+        path.touch()
+        assert local_locks.is_open_as(path, holder.pid, inode)
         holder.communicate("", timeout=10)
-    assert inode not in local_locks.holders()
+    assert (holder.pid, inode) not in local_locks.held()
+    assert not local_locks.is_open_as(path, holder.pid, inode)
 
 
 def test_waiters_and_other_kinds_of_lock_hold_nothing() -> None:
@@ -111,4 +117,4 @@ def test_waiters_and_other_kinds_of_lock_hold_nothing() -> None:
         "1: -> FLOCK  ADVISORY  WRITE 4712 fe:00:1048 0 EOF",
         "2: POSIX  ADVISORY  WRITE 4713 fe:00:1049 0 EOF",
     ]
-    assert local_locks.parse(lines) == {1048: 4711}
+    assert local_locks.parse(lines) == {(4711, 1048)}

@@ -1,0 +1,131 @@
+"""One device of plain processes with the production agent on it, and the journal of all that is seen of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+
+from fleet.capabilities.clock import Clock
+from fleet.contracts.errors import NotFound
+from fleet.contracts.ids import DeviceId, Slot
+from fleet.contracts.time import Duration
+from harness.targets.local_disk import DiskWatch
+from harness.targets.local_lock_watch import LockWatch
+from harness.targets.standin.events import BoxEnded, BoxStarted, MachineEvent, MachineUp, UnitEnded, UnitStarted
+from harness.targets.standin.machine import StandInMachine
+from sim.journal import (
+    AgentEnded,
+    AgentStarted,
+    ContainerEnded,
+    ContainerStarted,
+    Journal,
+    PowerCut,
+    PowerRestored,
+)
+
+_LOOK_AGAIN = Duration.millis(10)
+"""In real time: how soon a process that is still the boot guard is looked at again."""
+
+
+class LocalDevice:
+    """A machine below `root`, made with power off.
+
+    Args:
+        real: a clock that is not paced, for what no pace makes faster.
+        environment: what its agents get besides what the stand-in machine gives them.
+    """
+
+    def __init__(
+        self,
+        device: DeviceId,
+        root: Path,
+        pace: float,
+        journal: Journal,
+        clock: Clock,
+        real: Clock,
+        environment: Mapping[str, str],
+    ) -> None:
+        self.device = device
+        self.root = root
+        self._journal = journal
+        self._now = clock.monotonic
+        self._real = real
+        self._machine = StandInMachine(root, pace, self._happened, environment)
+        self._disk = DiskWatch(device, root, journal, self._now)
+        self._locks = LockWatch(device, root, journal, self._now)
+        self._naming: dict[Slot, asyncio.Task[None]] = {}
+
+    async def start(self) -> None:
+        """First boot. Raises: Unavailable when it does not come up."""
+        self._disk.look()
+        await self._machine.start()
+
+    async def stop(self) -> None:
+        """End of the run. Nothing of it runs when this returns."""
+        await self._machine.stop()
+        for task in self._naming.values():
+            task.cancel()
+        await asyncio.gather(*self._naming.values(), return_exceptions=True)
+
+    async def cut_power(self) -> None:
+        """Raises: NotFound when it is off already."""
+        if not self._machine.powered:
+            raise NotFound(f"{self.device} has no power to cut")
+        self._journal.record(PowerCut(self._now(), self.device))
+        await self._machine.cut_power()
+
+    async def restore_power(self) -> None:
+        """Raises: Unavailable when it does not come up."""
+        self._journal.record(PowerRestored(self._now(), self.device))
+        await self._machine.boot()
+
+    async def kill_agent(self, slot: Slot) -> None:
+        """kill -9. Raises: NotFound when no process is in the slot."""
+        if slot not in self._machine.running:
+            raise NotFound(f"no process is in slot {slot} of {self.device}")
+        await self._machine.kill_unit(slot)
+
+    def look(self) -> None:
+        """Record what has changed on its disk."""
+        self._disk.look()
+
+    def look_at_locks(self, held: frozenset[tuple[int, int]]) -> None:
+        """Record who has taken or left its host lock. `held` is what `local_locks.held` answered."""
+        self._locks.look(held, self._machine.running)
+
+    def _happened(self, event: MachineEvent) -> None:
+        match event:
+            case MachineUp():
+                pass
+            case UnitStarted(slot, pid):
+                self._naming[slot] = asyncio.create_task(self._name(slot, pid))
+            case UnitEnded(slot, _, code):
+                self._ended(slot, code)
+            case BoxStarted(deployment, name, fingerprint):
+                started = ContainerStarted(self._now(), self.device, deployment, name, fingerprint)
+                self._journal.record(started)
+            case BoxEnded(deployment, name):
+                self._journal.record(ContainerEnded(self._now(), self.device, deployment, name))
+        self._disk.look()
+
+    def _ended(self, slot: Slot, code: int) -> None:
+        self._locks.left(slot)
+        self._journal.record(AgentEnded(self._now(), self.device, slot, code))
+
+    async def _name(self, slot: Slot, pid: int) -> None:
+        """Record which release a unit runs, once its boot guard has become one."""
+        while self._machine.running.get(slot) == pid:
+            release = self._disk.release_in(_arguments(pid))
+            if release is not None:
+                self._journal.record(AgentStarted(self._now(), self.device, slot, release))
+                return
+            await self._real.sleep(_LOOK_AGAIN)
+
+
+def _arguments(pid: int) -> tuple[str, ...]:
+    """The command line of a process; empty when it is gone."""
+    try:
+        return tuple(Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace").split("\0"))
+    except OSError:
+        return ()
