@@ -367,8 +367,9 @@ def _phase(rollout: Rollout, total: int) -> RolloutPhase:
     opened = rollout.groups[: rollout.opened + 1]
     if not all(group.finished for group in opened):
         return RolloutPhase.PROGRESSING
-    if opened[-1].lost or _tally(rollout, Standing.FAILED) > 0:
-        return RolloutPhase.FAILED if opened[-1].lost or _is_last(rollout) else RolloutPhase.PROGRESSING
+    if _tally(rollout, Standing.FAILED) > 0:
+        ended = _is_last(rollout) or opened[-1].lost
+        return RolloutPhase.FAILED if ended else RolloutPhase.PROGRESSING
     done = _is_last(rollout) and _tally(rollout, Standing.UPGRADED) > 0
     return RolloutPhase.COMPLETE if done else RolloutPhase.PROGRESSING
 
