@@ -166,8 +166,8 @@ class VirtualWorld:
 
 
 async def _forever(process: Process) -> int:
-    await asyncio.get_running_loop().create_future()
-    return 0
+    while True:  # a timer keeps hold of it: a task that waits for what nobody else has is the collector's
+        await asyncio.sleep(3600)
 
 
 async def _no_programs(machine: Machine, path: PurePosixPath, contents: bytes, arguments: tuple[str, ...]) -> Exited:
