@@ -8,7 +8,7 @@ module that imports simpy.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from heapq import heapify, heappush
 
 from simpy import Environment
@@ -124,3 +124,27 @@ class Kernel(Environment):
     def pending(self) -> int:
         """The number of entries in the queue, cancelled ones included."""
         return len(self._queue)
+
+
+def bare_timeouts(count: int, processes: int) -> int:
+    """Run `count` timeouts spread over simpy processes, with nothing around them: the floor that benchmarks compare with.
+
+    Returns:
+        How many timeouts were waited for.
+    """
+    environment = Environment(initial_time=0)
+    fired = 0
+
+    def wait(first: int, number: int) -> Generator[Event, None, None]:
+        nonlocal fired
+        length = first
+        for _ in range(number):
+            yield environment.timeout(length)
+            fired += 1
+            length = 30_000_000_000
+
+    share, rest = divmod(count, processes)
+    for index in range(processes):
+        environment.process(wait(index * 30_000_000_000 // processes, share + (index < rest)))
+    environment.run()
+    return fired
