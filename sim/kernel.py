@@ -127,7 +127,7 @@ class Kernel(Environment):
 
 
 def bare_timeouts(count: int, processes: int) -> int:
-    """Run `count` timeouts spread over simpy processes, with nothing around them: the floor that benchmarks compare with.
+    """Run `count` timeouts spread over simpy processes, with nothing around them: the floor of every benchmark.
 
     Returns:
         How many timeouts were waited for.
