@@ -8,6 +8,8 @@ from typing import Final
 from fleet.contracts.errors import Refused, TooLarge
 from fleet.contracts.layout import MAX_KEY_BYTES, MAX_VALUE_BYTES
 
+MAX_MESSAGE_BYTES: Final = MAX_VALUE_BYTES + 1024
+"""What a bucket takes: the largest value and the headers of its message, which the server counts as well."""
 _KEY: Final = re.compile(r"[-/_=a-zA-Z0-9]+(?:\.[-/_=a-zA-Z0-9]+)*")
 
 

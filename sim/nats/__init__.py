@@ -12,8 +12,7 @@ Not modelled:
 - tokens, their expiry and the auth callout: a client is known by its name or not at all;
 - a slow consumer, a full bucket or disk, damage to the store's files, lame duck mode;
 - the time the server takes to act: it costs nothing, and a restarted server serves at once;
-- pings as messages: the moment at which they would have found out is computed when something cannot be sent, so a
-  client that neither sends nor is sent anything through a cut does not notice it.
+- pings as messages: the moment at which they would have found out is computed when a link is cut.
 """
 
 from sim.nats.client import BusTimings, SimBus

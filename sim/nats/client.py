@@ -18,7 +18,8 @@ from fleet.contracts.ids import Revision
 from fleet.contracts.keys import check_key, check_value
 from fleet.contracts.layout import Bucket
 from fleet.contracts.time import Duration
-from sim.nats.pipe import Cancellable, Message, Pipe, Route, Timers
+from sim.kernel import Call
+from sim.nats.pipe import Message, Pipe
 from sim.nats.server import NatsServer, Session, Ticket
 from sim.nats.subjects import republished_patterns
 
@@ -52,16 +53,12 @@ class Owner(Protocol):
         """Whether it still runs."""
         ...
 
-    def on_death(self, callback: Callable[[], None]) -> object:
+    def on_death(self, callback: Callable[[], None]) -> None:
         """Call back when it ends, whichever way."""
         ...
 
-
-class Wires(Protocol):
-    """The network, as far as a client needs it."""
-
-    def route(self, source: str, target: str) -> Route:
-        """The direction from one host to another."""
+    def crash(self, error: BaseException) -> None:
+        """It raised an exception that nobody handles."""
         ...
 
 
@@ -77,50 +74,66 @@ class Listener:
         self.callback = callback
 
     def call(self, *args: object) -> object:
-        """Run the callback."""
-        return self._context.run(self.callback, *args)
+        """Run the callback. What it raises ends its process."""
+        try:
+            return self._context.run(self.callback, *args)
+        except Exception as error:  # noqa: BLE001 - handed on to the process, whose code raised it
+            self._bus.process.crash(error)
+            return None
 
     def close(self) -> None:
         """End it. Nothing is delivered any more. Closing twice is harmless."""
         self._bus.forget(self)
 
 
-Call = asyncio.Future[object]
+Answer = asyncio.Future[object]
 
 
 class SimBus:
-    """The Bus port over the virtual network. It begins to connect when it is made, inside its running process."""
+    """The Bus port over the virtual network.
+
+    It begins to connect when it is made, which has to be on the running loop and inside its process.
+
+    Args:
+        server: whom to connect to, over the server's network.
+        name: the client as the server knows it (`NatsServer.permit`).
+        host: the network node it runs on.
+        process: whose it is; it ends with it.
+        chance: for the jitter of reconnects.
+    """
 
     def __init__(
         self,
+        server: NatsServer,
         name: str,
         host: str,
         process: Owner,
-        server: NatsServer,
-        network: Wires,
-        kernel: Timers,
         chance: Chance,
         timings: BusTimings = BusTimings(),
     ) -> None:
         self.name = name
-        self._process = process
+        self.process = process
+        self._host = host
         self._server = server
-        self._up = network.route(host, server.host)
-        self._down = network.route(server.host, host)
-        self._kernel = kernel
+        self._loop = asyncio.get_running_loop()
+        self._kernel = server.kernel
+        self._up = server.network.route(host, server.host)
+        self._down = server.network.route(server.host, host)
         self._chance = chance
         self._timings = timings
         self._session: Session | None = None
-        self._pipe = Pipe(self._up, kernel, self._suspect)
+        self._pipe = Pipe(self._up, self._kernel)
         self._attempt = 0
-        self._dialling: Cancellable | None = None
-        self._suspicion: Cancellable | None = None
-        self._calls: dict[Call, Cancellable] = {}
+        self._dialling: Call | None = None
+        self._suspicion: Call | None = None
+        self._calls: dict[int, tuple[Answer, Call]] = {}
+        self._last_call = 0
         self._listeners: dict[Listener, None] = {}
         self._on_session: dict[Listener, None] = {}
         self._established_at = 0
         self._buffered: tuple[Message, ...] = ()
         self._closed = False
+        server.attend(self, host)
         process.on_death(self._process_died)
         self._dial()
 
@@ -131,7 +144,7 @@ class SimBus:
         listener = Listener(self, (), callback)
         self._on_session[listener] = None
         if self._session is not None:
-            asyncio.get_running_loop().call_soon(self._greet, listener, self._session)
+            self._loop.call_soon(self._greet, listener, self._session)
         return listener
 
     def is_connected(self) -> bool:
@@ -162,18 +175,18 @@ class SimBus:
         """As the port says."""
         check_key(key)
         session = self._standing()
-        call = self._call(self._timings.answer)
+        call, answer = self._call(self._timings.answer)
         self._pipe.send(_FRAME + len(key), session.get, call, bucket, key)
-        return cast("Entry | None", await call)
+        return cast("Entry | None", await answer)
 
     async def entries(self, bucket: Bucket, prefix: str = "") -> tuple[Entry, ...]:
         """As the port says."""
         if prefix:
             check_key(prefix)
         session = self._standing()
-        call = self._call(self._timings.answer)
+        call, answer = self._call(self._timings.answer)
         self._pipe.send(_FRAME + len(prefix), session.list, call, bucket, prefix)
-        return cast("tuple[Entry, ...]", await call)
+        return cast("tuple[Entry, ...]", await answer)
 
     def listen(self, bucket: Bucket, prefix: str, callback: Callable[[Entry], None]) -> Listener:
         """As the port says."""
@@ -184,9 +197,9 @@ class SimBus:
     async def request(self, subject: str, payload: bytes, timeout: Duration) -> bytes:
         """As the port says."""
         session = self._standing()
-        call = self._call(timeout)
+        call, answer = self._call(timeout)
         self._pipe.send(_FRAME + len(payload), session.request, call, subject, payload)
-        return cast(bytes, await call)
+        return cast(bytes, await answer)
 
     def serve(self, subject: str, handler: Callable[[Request], bytes | None]) -> Listener:
         """As the port says."""
@@ -202,6 +215,7 @@ class SimBus:
             self._hang_up(session)
         self._lose(Disconnected("the client was closed"))
         self._stop_dialling()
+        self._server.leave(self, self._host)
         self._listeners.clear()
         self._on_session.clear()
 
@@ -209,7 +223,7 @@ class SimBus:
 
     def accepted(self, session: Session) -> None:
         """A connection stands: subscribe anew, write what was left in the buffer, and tell who wants to know."""
-        if self._closed or session.attempt != self._attempt or not self._process.alive:
+        if self._closed or session.attempt != self._attempt or not self.process.alive:
             self._hang_up(session)
             return
         self._stop_dialling()
@@ -220,30 +234,27 @@ class SimBus:
         buffered, self._buffered = self._buffered, ()
         for size, _, args in buffered:
             self._pipe.send(size, session.write, *args)
+        if self._is_cut():
+            self.link_changed()
         for listener in tuple(self._on_session):
             self._greet(listener, session)
 
     def refused(self, attempt: int) -> None:
         """A connection attempt was turned down."""
-        if attempt == self._attempt and self._process.alive:
+        if attempt == self._attempt and self.process.alive:
             self._dial_later()
 
     def ended(self, session: Session) -> None:
         """The connection is over."""
-        if session is self._session and self._process.alive:
+        if session is self._session and self.process.alive:
             self._reconnect(Disconnected("the server closed the connection"))
 
-    def stalled(self, session: Session) -> None:
-        """Nothing of the server gets through any more, so the pings will go unanswered."""
-        if session is self._session:
-            self._suspect()
-
-    def answered(self, session: Session, call: object, answer: object) -> None:
+    def answered(self, session: Session, call: int, answer: object) -> None:
         """The answer to a call. A second or a late one finds no call and is ignored."""
-        future = cast(Call, call)
-        timer = self._calls.pop(future, None)
-        if timer is None or not self._process.alive:
+        waiting = self._calls.pop(call, None)
+        if waiting is None or not self.process.alive:
             return
+        future, timer = waiting
         timer.cancel()
         if future.done():
             return
@@ -254,14 +265,14 @@ class SimBus:
 
     def republished(self, session: Session, subscription: object, entry: Entry) -> None:
         """A stored write that a subscription asked for."""
-        if session is not self._session or not self._process.alive:
+        if session is not self._session or not self.process.alive:
             self._hang_up(session)
         elif subscription in self._listeners:
             subscription.call(entry)
 
     def requested(self, session: Session, subscription: object, subject: str, payload: bytes, ticket: Ticket) -> None:
         """A request for a subject this client serves."""
-        if session is not self._session or not self._process.alive:
+        if session is not self._session or not self.process.alive:
             self._hang_up(session)
         elif subscription in self._listeners:
             answer = subscription.call(Request(subject, payload))
@@ -295,31 +306,32 @@ class SimBus:
             raise Unavailable("not connected to the bus")
         return self._session
 
-    def _write(self, bucket: Bucket, key: str, value: bytes | None, expected: int | None) -> Call:
+    def _write(self, bucket: Bucket, key: str, value: bytes | None, expected: int | None) -> Answer:
         check_key(key)
         size = _FRAME + len(key)
         if value is not None:
             check_value(value)
             size += len(value)
         session = self._standing()
-        call = self._call(self._timings.answer)
+        call, answer = self._call(self._timings.answer)
         self._pipe.send(size, session.write, call, bucket, key, value, expected)
-        return call
+        return answer
 
-    def _call(self, timeout: Duration) -> Call:
-        call: Call = asyncio.get_running_loop().create_future()
-        self._calls[call] = self._kernel.after(timeout, self._time_out, call)
-        return call
+    def _call(self, timeout: Duration) -> tuple[int, Answer]:
+        self._last_call = call = self._last_call + 1
+        answer: Answer = self._loop.create_future()
+        self._calls[call] = answer, self._kernel.after(timeout, self._time_out, call)
+        return call, answer
 
-    def _time_out(self, call: Call) -> None:
-        del self._calls[call]
-        if self._process.alive and not call.done():
-            call.set_exception(TimedOut("no answer from the bus"))
+    def _time_out(self, call: int) -> None:
+        answer, _ = self._calls.pop(call)
+        if self.process.alive and not answer.done():
+            answer.set_exception(TimedOut("no answer from the bus"))
 
     # --- the connection -----------------------------------------------------------------------------
 
     def _dial(self) -> None:
-        if self._closed or not self._process.alive:
+        if self._closed or not self.process.alive:
             return
         self._attempt += 1
         self._dialling = self._kernel.after(self._timings.dial, self._dial_later)
@@ -328,7 +340,7 @@ class SimBus:
     def _knock(self, attempt: int) -> None:
         """At the server: a connection request has arrived."""
         try:
-            session = self._server.connect(self.name, self, attempt, self._down, self._kernel)
+            session = self._server.connect(self.name, self, attempt, self._host)
         except FleetError:
             self._down.send(_FRAME, self.refused, attempt)
             return
@@ -345,9 +357,11 @@ class SimBus:
             self._dialling.cancel()
             self._dialling = None
 
-    def _suspect(self) -> None:
-        """The path is cut: the connection is given up when enough pings will have gone unanswered."""
-        if self._suspicion is None and self._session is not None and self._process.alive:
+    def link_changed(self) -> None:
+        """A link was cut or mended: cut, the connection is given up when enough pings have gone unanswered."""
+        if not self._is_cut():
+            self._trust()
+        elif self._suspicion is None and self._session is not None:
             ping = self._timings.ping
             to_next_ping = ping - (self._kernel.now - self._established_at) % ping
             wait = Duration(to_next_ping + ping * self._timings.missed_pings)
@@ -355,8 +369,16 @@ class SimBus:
 
     def _give_up(self, session: Session) -> None:
         self._suspicion = None
-        if session is self._session and self._process.alive and (self._pipe.stalled or session.down.stalled):
+        if session is self._session and self.process.alive:
             self._reconnect(Disconnected("pings went unanswered"))
+
+    def _trust(self) -> None:
+        if self._suspicion is not None:
+            self._suspicion.cancel()
+            self._suspicion = None
+
+    def _is_cut(self) -> bool:
+        return self._up.is_cut or self._down.is_cut
 
     def _reconnect(self, error: Disconnected) -> None:
         self._lose(error)
@@ -365,17 +387,15 @@ class SimBus:
     def _lose(self, error: Disconnected) -> None:
         """The connection is over: its calls fail. What was sent into the cut may be written after the reconnect."""
         session, self._session = self._session, None
-        if self._suspicion is not None:
-            self._suspicion.cancel()
-            self._suspicion = None
+        self._trust()
         waiting = self._pipe.close()
         if session is not None:
             self._buffered = tuple(item for item in waiting if item[1] == session.write and self._was_buffered())
         calls, self._calls = self._calls, {}
-        for call, timer in calls.items():
+        for answer, timer in calls.values():
             timer.cancel()
-            if not call.done():
-                call.set_exception(error)
+            if not answer.done():
+                answer.set_exception(error)
 
     def _was_buffered(self) -> bool:
         """Whether bytes stood in the client's own buffer, which is kept, or in the kernel's, which is not."""
@@ -386,7 +406,10 @@ class SimBus:
         if self._session is not None and not self._pipe.stalled:
             self._hang_up(self._session)
         self._session = None
+        self._trust()
+        self._stop_dialling()
         self._pipe.close()
+        self._server.leave(self, self._host)
 
     def _hang_up(self, session: Session) -> None:
         """Tell the server that there is no such connection here (any more), if it can be reached."""

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from fleet.contracts.time import Duration
+from sim.kernel import Call, Kernel
+from sim.network import Route
 
 RETRANSMIT: Final = Duration.millis(500)
 
@@ -18,47 +20,18 @@ Message = tuple[int, Callable[..., None], tuple[object, ...]]
 """Size in bytes, what to call at the other end, and with what."""
 
 
-class Cancellable(Protocol):
-    """A timer that can be called off."""
-
-    def cancel(self) -> None:
-        """Call it off. Harmless when it has fired."""
-        ...
-
-
-class Timers(Protocol):
-    """Time of the world. Its timers belong to no process and outlive the one that happens to run."""
-
-    @property
-    def now(self) -> int:
-        """Nanoseconds since the world began."""
-        ...
-
-    def after(self, delay: Duration, callback: Callable[..., None], *args: object) -> Cancellable:
-        """Call back once after `delay`."""
-        ...
-
-
-class Route(Protocol):
-    """One direction between two hosts."""
-
-    def send(self, size: int, deliver: Callable[..., None], *args: object) -> bool:
-        """Deliver later, in order; False when the link is cut and nothing will come of it."""
-        ...
-
-
 class Pipe:
     """Messages in order over one route."""
 
-    __slots__ = ("_on_stall", "_pause", "_route", "_timer", "_timers", "_waiting")
+    __slots__ = ("_kernel", "_on_stall", "_pause", "_route", "_timer", "_waiting")
 
-    def __init__(self, route: Route, timers: Timers, on_stall: Callable[[], None]) -> None:
+    def __init__(self, route: Route, kernel: Kernel, on_stall: Callable[[], None] | None = None) -> None:
         self._route = route
-        self._timers = timers
+        self._kernel = kernel
         self._on_stall = on_stall
         self._waiting: deque[Message] = deque()
         self._pause = RETRANSMIT
-        self._timer: Cancellable | None = None
+        self._timer: Call | None = None
 
     @property
     def stalled(self) -> bool:
@@ -72,8 +45,9 @@ class Pipe:
         self._waiting.append((size, deliver, args))
         if self._timer is None:
             self._pause = RETRANSMIT
-            self._timer = self._timers.after(self._pause, self._retry)
-            self._on_stall()
+            self._timer = self._kernel.after(self._pause, self._retry)
+            if self._on_stall is not None:
+                self._on_stall()
 
     def close(self) -> tuple[Message, ...]:
         """End. What was waiting is returned and will not be sent by this pipe."""
@@ -90,6 +64,6 @@ class Pipe:
             size, deliver, args = self._waiting[0]
             if not self._route.send(size, deliver, *args):
                 self._pause = self._pause * 2
-                self._timer = self._timers.after(self._pause, self._retry)
+                self._timer = self._kernel.after(self._pause, self._retry)
                 return
             self._waiting.popleft()

@@ -14,16 +14,19 @@ from fleet.contracts.ids import Revision
 from fleet.contracts.layout import Bucket, BucketSpec
 from fleet.contracts.permissions import Permissions
 from fleet.contracts.time import Duration
-from sim.nats.pipe import Pipe, Route, Timers
+from sim.kernel import Kernel
+from sim.nats.pipe import Pipe
 from sim.nats.store import KvStore
 from sim.nats.subjects import (
     Interest,
     direct_get_subject,
+    is_republished,
     listing_subject,
     may_publish,
     may_subscribe,
     value_subject,
 )
+from sim.network import Network, Route
 
 STALE_AFTER: Final = Duration.seconds(60)
 """A connection to which nothing could be sent for this long is closed by the server (its pings go unanswered)."""
@@ -61,11 +64,11 @@ class Client(Protocol):
         """The connection is over."""
         ...
 
-    def stalled(self, session: Session) -> None:
-        """Nothing gets through to the client: its pings go unanswered from now on."""
+    def link_changed(self) -> None:
+        """A link between the two was cut or mended. Not a message: how it is known without sending pings."""
         ...
 
-    def answered(self, session: Session, call: object, answer: object) -> None:
+    def answered(self, session: Session, call: int, answer: object) -> None:
         """The answer to a call; a `FleetError` when it was refused."""
         ...
 
@@ -78,7 +81,7 @@ class Client(Protocol):
         ...
 
 
-Ticket = tuple["Session", object]
+Ticket = tuple["Session", int]
 """Where the answer to a request goes: the asking session and its call."""
 
 
@@ -86,7 +89,7 @@ class Session:
     """The server's end of one connection. Its public methods are what a client's messages do when they arrive."""
 
     def __init__(
-        self, server: NatsServer, name: str, client: Client, attempt: int, down: Route, timers: Timers
+        self, server: NatsServer, name: str, client: Client, attempt: int, down: Route, kernel: Kernel
     ) -> None:
         self.name = name
         self.client = client
@@ -97,14 +100,14 @@ class Session:
         self._may_write: dict[tuple[Bucket, str], bool] = {}
         self._subscriptions: dict[object, tuple[str, ...]] = {}
         self._route = down
-        self._timers = timers
-        self.down = Pipe(down, timers, self._stalled)
+        self._kernel = kernel
+        self.down = Pipe(down, kernel, self._stalled)
 
     def welcome(self) -> None:
         """Tell the client that the connection stands."""
         self.down.send(_FRAME, self.client.accepted, self)
 
-    def write(self, call: object, bucket: Bucket, key: str, value: bytes | None, expected: int | None) -> None:
+    def write(self, call: int, bucket: Bucket, key: str, value: bytes | None, expected: int | None) -> None:
         """Store a value (None: a delete marker). A write to a forbidden subject gets no answer at all."""
         if not self.open:
             self.reset()
@@ -119,7 +122,7 @@ class Session:
         self._server.accepted(entry, self.name)
         self._answer(call, _FRAME, entry.revision)
 
-    def get(self, call: object, bucket: Bucket, key: str) -> None:
+    def get(self, call: int, bucket: Bucket, key: str) -> None:
         """Direct get of one key."""
         if not self._lets(direct_get_subject(bucket, key)):
             return
@@ -130,7 +133,7 @@ class Session:
             return
         self._answer(call, _FRAME + _size(entry), entry)
 
-    def list(self, call: object, bucket: Bucket, prefix: str) -> None:
+    def list(self, call: int, bucket: Bucket, prefix: str) -> None:
         """Direct get of all keys under a prefix."""
         if not self._lets(listing_subject(bucket)):
             return
@@ -156,7 +159,7 @@ class Session:
         for pattern in self._subscriptions.pop(subscription, ()):
             self._server.interest.remove(pattern, (self, subscription))
 
-    def request(self, call: object, subject: str, payload: bytes) -> None:
+    def request(self, call: int, subject: str, payload: bytes) -> None:
         """Pass a request to all who serve the subject; answer at once when nobody does."""
         if not self._lets(subject):
             return
@@ -199,7 +202,7 @@ class Session:
         size = _FRAME + len(payload)
         self.down.send(size, self.client.requested, self, subscription, subject, payload, ticket)
 
-    def _answer(self, call: object, size: int, answer: object) -> None:
+    def _answer(self, call: int, size: int, answer: object) -> None:
         self.down.send(size, self.client.answered, self, call, answer)
 
     def _lets(self, subject: str) -> bool:
@@ -219,8 +222,7 @@ class Session:
 
     def _stalled(self) -> None:
         if self.open:
-            self.client.stalled(self)
-            self._timers.after(STALE_AFTER, self._close_if_stalled)
+            self._kernel.after(STALE_AFTER, self._close_if_stalled)
 
     def _close_if_stalled(self) -> None:
         if self.down.stalled:
@@ -228,9 +230,11 @@ class Session:
 
 
 class NatsServer:
-    """One server with its store. `host` is its name on the network."""
+    """One server with its store. `host` is its node on the network, which has to exist."""
 
-    def __init__(self, host: str = "nats") -> None:
+    def __init__(self, kernel: Kernel, network: Network, host: str = "nats") -> None:
+        self.kernel = kernel
+        self.network = network
         self.host = host
         self.up = True
         self.sessions: dict[Session, None] = {}
@@ -238,6 +242,8 @@ class NatsServer:
         self._stores: dict[Bucket, KvStore] = {}
         self._permissions: dict[str, Permissions] = {}
         self._observers: tuple[Observer, ...] = ()
+        self._clients_at: dict[str, dict[Client, None]] = {}
+        network.on_change(self._link_changed)
 
     def ensure_bucket(self, spec: BucketSpec) -> None:
         """Make a bucket, or do nothing when it stands as specified. Raises: Refused when it stands otherwise."""
@@ -302,7 +308,15 @@ class NatsServer:
         """The server process runs again on what it had stored."""
         self.up = True
 
-    def connect(self, name: str, client: Client, attempt: int, down: Route, timers: Timers) -> Session:
+    def attend(self, client: Client, host: str) -> None:
+        """Tell a client of changes of its host's link, until `leave`."""
+        self._clients_at.setdefault(host, {})[client] = None
+
+    def leave(self, client: Client, host: str) -> None:
+        """Tell it no more."""
+        self._clients_at.get(host, {}).pop(client, None)
+
+    def connect(self, name: str, client: Client, attempt: int, host: str) -> Session:
         """A client's connection request arrived; `attempt` is the client's own number for it.
 
         Raises:
@@ -310,7 +324,7 @@ class NatsServer:
         """
         if not self.up:
             raise Unavailable("connection refused")
-        session = Session(self, name, client, attempt, down, timers)
+        session = Session(self, name, client, attempt, self.network.route(self.host, host), self.kernel)
         self.sessions[session] = None
         return session
 
@@ -323,6 +337,8 @@ class NatsServer:
             case Deleted(bucket, key, revision):
                 for observer in self._observers:
                     observer.deleted(bucket, key, revision, writer)
+        if not is_republished(entry.key):
+            return
         for session, subscription in self.interest.of(f"fleet.{entry.bucket.value}.{entry.key}"):
             session.push(subscription, entry)
 
@@ -334,6 +350,10 @@ class NatsServer:
         for session, subscription in servers:
             session.ask(subscription, subject, payload, ticket)
         return bool(servers)
+
+    def _link_changed(self, host: str) -> None:
+        for client in tuple(self._clients_at.get(host, ())):
+            client.link_changed()
 
 
 def _size(entry: Entry | None) -> int:

@@ -1,8 +1,8 @@
 """One KV bucket: one sequence, a bounded history per key, compare-and-swap, delete markers, a tail that can be lost.
 
 The server validates no key and no value: any bytes are stored (keys come surrogate-escaped), literal `*` and `>`
-included. Only a subject that the protocol cannot carry (an empty token, white space) and a size over the limit are
-refused.
+included. Only a subject that the protocol cannot carry (an empty token, a space, a tab, a line feed) and a size over
+the limit are refused.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from typing import Final
 from fleet.capabilities.bus import Deleted, Entry, Stored
 from fleet.contracts.errors import Conflict, InvalidValue, Refused, TooLarge
 from fleet.contracts.ids import Revision
-from fleet.contracts.layout import MAX_VALUE_BYTES, BucketSpec
+from fleet.contracts.keys import MAX_MESSAGE_BYTES
+from fleet.contracts.layout import BucketSpec
 
 MAX_SUBJECT_BYTES: Final = 4000
 """Control lines are limited to 4,096 bytes, verb and sizes included."""
 MAX_LOST_TAIL: Final = 4096
 """Writes that a loss of power can take back at most."""
-_UNSTORABLE = re.compile(r"^\.|\.\.|\.$|[ \t\r\n]|^$")
+_UNSTORABLE = re.compile(r"^\.|\.\.|\.$|[ \t\n]|^$")
 
 
 class KvStore:
@@ -49,7 +50,7 @@ class KvStore:
             _check(key)
         if expected is not None and expected != (before[-1].revision if before else 0):
             raise Conflict(f"wrong last sequence: {before[-1].revision if before else 0}")
-        if value is not None and len(value) > MAX_VALUE_BYTES:
+        if value is not None and len(value) > MAX_MESSAGE_BYTES:
             raise TooLarge("message size exceeds maximum allowed")
         self._sequence += 1
         revision = Revision(self._sequence)
@@ -111,7 +112,7 @@ def _check(key: str) -> None:
     if len(key.encode("utf-8", "surrogateescape")) > MAX_SUBJECT_BYTES:
         raise TooLarge("maximum control line exceeded")
     if _UNSTORABLE.search(key):
-        raise Refused("no subject can carry this key: an empty token, or white space")
+        raise Refused("no subject can carry this key: an empty token, a space, a tab or a line feed")
 
 
 def _revision(entry: Entry) -> int:

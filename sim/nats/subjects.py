@@ -6,6 +6,7 @@ from permissions and subscriptions alone.
 
 from __future__ import annotations
 
+import re
 from typing import Final, Generic, TypeVar
 
 from fleet.contracts.errors import InvalidValue
@@ -36,6 +37,14 @@ def republished_patterns(bucket: Bucket, prefix: str) -> tuple[str, ...]:
     if not prefix:
         return (f"fleet.{bucket.value}.>",)
     return (f"fleet.{bucket.value}.{prefix}", f"fleet.{bucket.value}.{prefix}.>")
+
+
+_NOT_REPUBLISHED = re.compile(r"[ \t\r\n\f]|(?:^|\.)[*>](?:\.|$)")
+
+
+def is_republished(key: str) -> bool:
+    """Whether a write to this key is republished: the server leaves out white space and wildcard tokens."""
+    return _NOT_REPUBLISHED.search(key) is None
 
 
 def matches(pattern: str, subject: str) -> bool:
