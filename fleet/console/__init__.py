@@ -1,0 +1,1 @@
+"""The read-only web console, served by the operator process."""

@@ -1,0 +1,1 @@
+"""Who devices and administrators are to the identity provider."""

@@ -1,0 +1,1 @@
+"""The real topologies: sets of capabilities under one name, such as a cluster or a Linux host."""
