@@ -21,7 +21,7 @@ from fleet.adapters.nats_login import Login, PasswordFile
 from fleet.adapters.nats_wire import Frame, WireClient
 from fleet.capabilities.bus import Deleted, Entry, Request
 from fleet.capabilities.clock import Chance, Clock
-from fleet.contracts.errors import Conflict, Disconnected, FleetError, TimedOut, Unavailable
+from fleet.contracts.errors import Conflict, Disconnected, TimedOut, Unavailable
 from fleet.contracts.ids import Revision
 from fleet.contracts.keys import check_key, check_value
 from fleet.contracts.layout import Bucket
