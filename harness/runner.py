@@ -292,21 +292,32 @@ class _Drive:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _trigger(self, item: Triggered) -> DeviceId | None:
-        """Wait for the time or the event; the device that the event happened on."""
+    def _arm(self, item: Triggered) -> asyncio.Future[tuple[DeviceId | None, Instant]]:
+        """Begin to wait for an item's event: from the beginning of the drive, whenever the item's turn comes."""
+        fired: asyncio.Future[tuple[DeviceId | None, Instant]] = asyncio.get_running_loop().create_future()
+
+        def fire(device: DeviceId | None) -> None:
+            if not fired.done():
+                fired.set_result((device, self._now()))
+
+        if item.when is not None:
+            self.court.triggers.on(item.when, fire)
+        return fired
+
+    async def _trigger(
+        self, item: Triggered, fired: asyncio.Future[tuple[DeviceId | None, Instant]]
+    ) -> DeviceId | None:
+        """Wait for the item's time or event; the device that the event happened on."""
         if item.at is not None:
             await self._sleep_until(self._began + item.at)
         if item.when is None:
             return None
-        fired: asyncio.Future[DeviceId | None] = asyncio.get_running_loop().create_future()
-        self.court.triggers.on(item.when, lambda device: None if fired.done() else fired.set_result(device))
         self._waiting_for_events += 1
         try:
-            device = await fired
+            device, at = await fired
         finally:
             self._waiting_for_events -= 1
-        if item.when.after:
-            await self._clock.sleep(item.when.after)
+        await self._sleep_until(at + item.when.after)
         return device
 
     async def _sleep_until(self, moment: Instant) -> None:
@@ -315,8 +326,9 @@ class _Drive:
             await self._clock.sleep(left)
 
     async def _steps(self) -> None:
-        for index, step in enumerate(self._cast.scenario.steps, 1):
-            await self._trigger(step)
+        steps = [(step, self._arm(step)) for step in self._cast.scenario.steps]
+        for index, (step, fired) in enumerate(steps, 1):
+            await self._trigger(step, fired)
             await self._step(step)
             self._steps_done = index
             text = describe_step(step)
@@ -349,7 +361,7 @@ class _Drive:
             await self._clock.sleep(POLL)
 
     async def _fault(self, index: int, spec: AnyFault) -> None:
-        triggering = await self._trigger(spec)
+        triggering = await self._trigger(spec, self._arm(spec))
         view = self.court.view
         fault = bind(spec, triggering, self._cast.members, lambda device: view.devices[device].holder)
         if fault is None:

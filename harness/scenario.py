@@ -202,7 +202,7 @@ class Loaded:
             end = max(begin + 1, int(share * len(names)))
             if end > len(names):
                 raise self._error(
-                    ("fleet", "groups", index), f"{len(names)} devices are too few for group {group.name}"
+                    ("fleet", "groups", index), f"a fleet of {len(names)} is too small for group {group.name}"
                 )
             groups[group.name] = names[begin:end]
             begin = end
