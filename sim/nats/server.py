@@ -20,7 +20,6 @@ from sim.nats.store import KvStore
 from sim.nats.subjects import (
     Interest,
     direct_get_subject,
-    is_republished,
     listing_subject,
     may_publish,
     may_subscribe,
@@ -337,8 +336,6 @@ class NatsServer:
             case Deleted(bucket, key, revision):
                 for observer in self._observers:
                     observer.deleted(bucket, key, revision, writer)
-        if not is_republished(entry.key):
-            return
         for session, subscription in self.interest.of(f"fleet.{entry.bucket.value}.{entry.key}"):
             session.push(subscription, entry)
 

@@ -13,6 +13,8 @@ from fleet.contracts.errors import InvalidValue
 from fleet.contracts.layout import Bucket
 from fleet.contracts.permissions import Permissions
 
+_NOT_DELIVERED: Final = re.compile(r"[ \t\r\n\f]|(?:^|\.)[*>](?:\.|$)")
+"""The server republishes no write to such a key, though it stores it."""
 _MAX_REMEMBERED: Final = 100_000
 """Subjects whose listeners are remembered; a hostile writer must not make the index grow for ever."""
 
@@ -37,14 +39,6 @@ def republished_patterns(bucket: Bucket, prefix: str) -> tuple[str, ...]:
     if not prefix:
         return (f"fleet.{bucket.value}.>",)
     return (f"fleet.{bucket.value}.{prefix}", f"fleet.{bucket.value}.{prefix}.>")
-
-
-_NOT_REPUBLISHED = re.compile(r"[ \t\r\n\f]|(?:^|\.)[*>](?:\.|$)")
-
-
-def is_republished(key: str) -> bool:
-    """Whether a write to this key is republished: the server leaves out white space and wildcard tokens."""
-    return _NOT_REPUBLISHED.search(key) is None
 
 
 def matches(pattern: str, subject: str) -> bool:
@@ -110,7 +104,7 @@ class Interest(Generic[T]):
             table.pop(key, None)
 
     def of(self, subject: str) -> tuple[T, ...]:
-        """The listeners to a literal subject, one entry per matching pattern."""
+        """The listeners to a literal subject, one entry per matching pattern. None if it has a wildcard or white space."""
         found = self._remembered.get(subject)
         if found is None:
             found = self._find(subject)
@@ -132,6 +126,8 @@ class Interest(Generic[T]):
                 return self._literal, pattern
 
     def _find(self, subject: str) -> tuple[T, ...]:
+        if _NOT_DELIVERED.search(subject):
+            return ()
         found = list(self._literal.get(subject, ()))
         head, _, _ = subject.rpartition(".")
         found += self._one.get(head, ())
