@@ -1,4 +1,8 @@
-"""The clock of a virtual machine: monotonic time is the world's, the time of day can be wrong."""
+"""The clock of a virtual machine: monotonic time is the world's, the time of day can be wrong.
+
+Waiting goes past the loop's own timers, because nearly every entry of the queue is one of these: an entry that wakes
+one future, or the time limit itself as an entry. Both are placed in whole nanoseconds.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +10,27 @@ import asyncio
 from collections.abc import Generator
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType, coroutine
-from typing import Final
+from typing import Any, Final
 
 from fleet.contracts.time import ZERO, Duration, Instant
-from sim.loop import SimFuture, SimLoop, TimerHandle
+from sim.kernel import Entry, Kernel
+from sim.loop import SimLoop
 
 EPOCH: Final = Instant(1_767_225_600 * 10**9)
 """The true time of day when a world begins: 2026-01-01T00:00:00Z."""
 
 
 class SimClock:
-    """The `Clock` port. `offset` is how wrong the machine's time of day is; it may be changed at any moment."""
+    """The `Clock` port of a machine.
+
+    Args:
+        offset: how wrong the machine's time of day is. The attribute may be changed at any moment: the time jumps.
+    """
 
     def __init__(self, loop: SimLoop, offset: Duration = ZERO) -> None:
         self._loop = loop
         self._kernel = loop.kernel
+        self._booted = 0
         self.offset = offset
 
     def wall(self) -> Instant:
@@ -28,65 +38,105 @@ class SimClock:
         return Instant(EPOCH + self._kernel.now + self.offset)
 
     def monotonic(self) -> Instant:
-        """Nanoseconds since the world began."""
-        return Instant(self._kernel.now)
+        """Nanoseconds since the machine was started, or since the world began if it never was."""
+        return Instant(self._kernel.now - self._booted)
+
+    def reboot(self) -> None:
+        """The machine starts now: monotonic time begins anew."""
+        self._booted = self._kernel.now
 
     async def sleep(self, length: Duration) -> None:
-        """See `Clock.sleep`."""
+        """See `Clock.sleep`. Without a positive length, everything that is ready runs once."""
         if length <= 0:
             await _once_around()
             return
-        future = self._loop.create_future()
-        timer = self._loop.call_at_ns(self._kernel.now + int(length), _wake, future)
+        # A future of the plain type, which no set ever holds: tasks wait for those on a shorter path.
+        future: asyncio.Future[None] = asyncio.Future(loop=self._loop)
+        wake = _Wake(self._kernel, future)
+        self._kernel.push_after(length, wake)
         try:
             await future
-        finally:
-            timer.cancel()
+        except BaseException:
+            wake.cancel()
+            raise
 
     def timeout(self, length: Duration) -> AbstractAsyncContextManager[object]:
         """See `Clock.timeout`."""
-        return _Timeout(self._loop, int(length))
+        return _Limit(self._loop, length)
 
 
-class _Timeout:
-    """As `asyncio.Timeout`, in whole nanoseconds: a block left in time costs one cancelled entry of the queue."""
+class _Wake(Entry):
+    """The end of a sleep."""
 
-    __slots__ = ("_cancelling", "_expired", "_length", "_loop", "_task", "_timer")
+    __slots__ = ("_cancelled", "_future", "_kernel")
 
-    _task: asyncio.Task[object]
-    _timer: TimerHandle
+    def __init__(self, kernel: Kernel, future: asyncio.Future[None]) -> None:
+        self._kernel = kernel
+        self._future = future
+        self._cancelled = False
 
-    def __init__(self, loop: SimLoop, length: int) -> None:
+    def fire(self) -> None:
+        """Wake the sleeper. What that runs goes through the loop, which drops it when the sleeper is dead."""
+        self._cancelled = True
+        if not self._future.done():
+            self._future.set_result(None)
+
+    def cancel(self) -> None:
+        """Do not wake. Nothing happens when it has."""
+        if not self._cancelled:
+            self._cancelled = True
+            self._kernel.forget()
+
+
+class _Limit(Entry):
+    """As `asyncio.Timeout`, and its own entry of the queue: a block left in time costs one cancelled entry."""
+
+    __slots__ = ("_cancelled", "_cancelling", "_expired", "_length", "_loop", "_queued", "_task")
+
+    _task: asyncio.Task[Any]
+
+    def __init__(self, loop: SimLoop, length: Duration) -> None:
         self._loop = loop
         self._length = length
+        self._cancelled = True
         self._expired = False
-        self._cancelling = 0
+        self._queued = False
 
-    async def __aenter__(self) -> _Timeout:
-        task = asyncio.current_task()
+    async def __aenter__(self) -> _Limit:
+        task = asyncio.current_task(self._loop)
         if task is None:
             raise RuntimeError("a time limit needs a task to limit")
+        if self._queued or self._expired:
+            raise RuntimeError("a time limit is used once")
         self._task = task
         self._cancelling = task.cancelling()
-        loop = self._loop
-        self._timer = loop.call_at_ns(loop.kernel.now + max(self._length, 0), self._expire)
+        self._cancelled = False
+        if self._length > 0:
+            self._queued = True
+            self._loop.kernel.push_after(self._length, self)
+        else:
+            self._loop.call_soon(self.fire)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._timer.cancel()
-        if self._expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+        if not self._cancelled:
+            self._cancelled = True
+            if self._queued:
+                self._loop.kernel.forget()
+        elif self._expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
-    def _expire(self) -> None:
-        self._expired = True
-        self._task.cancel()
-
-
-def _wake(future: SimFuture) -> None:
-    if not future.done():
-        future.set_result(None)
+    def fire(self) -> None:
+        """The time is up, unless the block was left or its process died before."""
+        if self._cancelled:
+            return
+        self._cancelled = True
+        owner = getattr(self._task, "owner", None)
+        if owner is None or owner.alive:
+            self._expired = True
+            self._task.cancel()
 
 
 @coroutine

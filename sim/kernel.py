@@ -101,9 +101,15 @@ class Kernel(Environment):
 
     def push(self, when: int, entry: Entry) -> None:
         """Put an entry into the queue. Raises: InvalidValue, as `at`."""
-        if not isinstance(when, int) or when < self._now:
+        if not isinstance(when, int) or when < self._now:  # type: ignore[redundant-expr]  # NaN and floats come untyped
             raise InvalidValue(f"{when!r} is not an instant from {self._now} on, in whole nanoseconds")
-        heappush(self._queue, (when, NORMAL, next(self._eid), entry))  # type: ignore[misc]  # an entry stands for an Event
+        # `int`, because the queue and the clock hold plain integers, and not the types that callers count with.
+        heappush(self._queue, (int(when), NORMAL, next(self._eid), entry))  # type: ignore[misc]  # an entry stands for an Event
+
+    def push_after(self, delay: int, entry: Entry) -> None:
+        """Put an entry into the queue, `delay` nanoseconds from now; not negative, which is not checked."""
+        when = self._now + int(delay)
+        heappush(self._queue, (when, NORMAL, next(self._eid), entry))  # type: ignore[misc]  # as in `push`
 
     def forget(self) -> None:
         """Count one entry that was cancelled in the queue; throw the cancelled ones out when they are the majority.
@@ -119,6 +125,11 @@ class Kernel(Environment):
     def forgotten(self) -> None:
         """Count one cancelled entry that left the queue at its time."""
         self._cancelled_count -= 1
+
+    @property
+    def cancelled(self) -> int:
+        """The number of entries in the queue that will do nothing."""
+        return self._cancelled_count
 
     @property
     def pending(self) -> int:

@@ -5,12 +5,11 @@ ready until nothing is, then takes the earliest entry and moves the clock to it.
 
 Differences from a stock loop, all of them deliberate:
 
-- what became ready runs before a timer that is due at the same instant; a stock loop may run the timer in between;
-- tasks and futures hash by the order in which they were first hashed, so that a set of them iterates the same way in
-  every process (`TaskGroup` and `asyncio.wait` iterate sets);
-- an exception that nobody can retrieve any more ends the run, or the virtual process it happened in, instead of
-  being logged;
-- an executor's work runs at once, on this thread; there are no threads, sockets, subprocesses or signals.
+- what became ready runs before the next timer that is due at the same instant; a stock loop may run the timer first;
+- tasks and futures hash by number, so that a set of them iterates the same way in every process (`sim.tasks`);
+- an exception that nobody retrieves ends the run, or the virtual process it happened in, instead of being logged;
+- an executor's work runs at once, on this thread; there are no threads, sockets, subprocesses or signals;
+- a run in which nothing can happen any more, or in which no time passes, ends with an error that says so.
 """
 
 from __future__ import annotations
@@ -22,16 +21,31 @@ import sys
 import threading
 from asyncio import BaseEventLoop, events
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager, suppress
-from contextvars import Context, ContextVar, copy_context
+from contextlib import contextmanager
+from contextvars import Context, copy_context
 from heapq import heappop
 from itertools import count
-from typing import Any, NoReturn, Protocol, TypeVar, TypeVarTuple, Unpack
+from typing import Any, NoReturn, TypeVar, TypeVarTuple, Unpack
+from weakref import WeakKeyDictionary
 
 from fleet.contracts.errors import FleetError, InvalidValue
+from sim.handles import Callback, SoonHandle, TimerHandle
 from sim.kernel import Entry, Kernel
+from sim.tasks import OWNER, Failed, Graveyard, Owner, SimFuture, SimTask, context_of
+
+__all__ = [
+    "OWNER",
+    "Deadlock",
+    "Livelock",
+    "Owner",
+    "SimFuture",
+    "SimLoop",
+    "SimTask",
+    "Unretrieved",
+    "quiet_collector",
+]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -45,118 +59,21 @@ class Deadlock(FleetError):
 
 
 class Livelock(FleetError):
-    """Callbacks went on and on without time passing."""
+    """Callbacks went on and on without time passing. The message names the last one."""
 
 
 class Unretrieved(FleetError):
     """The loop was told of a failure that came without an exception, such as a pending task that was lost."""
 
 
-class Owner(Protocol):
-    """What a callback can belong to: a virtual process (`sim.process`)."""
-
-    alive: bool
-    """Callbacks of an owner that is not alive are dropped."""
-
-    def adopt(self, task: SimTask) -> None:
-        """A task was made in the owner's context."""
-        ...
-
-    def crash(self, error: BaseException) -> None:
-        """Something of the owner raised an exception that nobody handles."""
-        ...
-
-
-OWNER: ContextVar[Owner | None] = ContextVar("owner", default=None)
-"""Whose code is running. Carried along by contexts, so everything scheduled from a process belongs to it."""
-
-
-class SimFuture(asyncio.Future[Any]):
-    """A future that hashes by number, not by address."""
-
-    __slots__ = ("_number",)
-
-    def __hash__(self) -> int:
-        return _number(self)
-
-
-class SimTask(asyncio.Task[Any]):
-    """A task that hashes by number, and knows whose it is."""
-
-    __slots__ = ("_number", "owner")
-
-    def __hash__(self) -> int:
-        return _number(self)
-
-
-def _number(item: SimFuture | SimTask) -> int:
-    """The item's number, drawn when it is hashed for the first time: asyncio does that to a task while making it."""
-    try:
-        return item._number
-    except AttributeError:
-        loop = item.get_loop()
-        assert isinstance(loop, SimLoop)
-        item._number = next(loop.numbers)
-        return item._number
-
-
-class SoonHandle(asyncio.Handle):
-    """A callback that runs without time passing. Slim: nothing is kept for debugging."""
-
-    __slots__ = ()
-
-    def __init__(self, callback: Callable[..., object], args: tuple[object, ...], context: Context) -> None:
-        self._callback: Callable[..., object] | None = callback
-        self._args: tuple[object, ...] | None = args
-        self._context = context
-        self._cancelled = False
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._callback}>"
-
-    def cancel(self) -> None:
-        self._cancelled = True
-        self._callback = self._args = None
-
-
-class TimerHandle(Entry, asyncio.TimerHandle):
-    """A callback at an instant: an entry of the kernel's queue, and what asyncio knows as a timer handle."""
-
-    __slots__ = ("_kernel",)
-
-    def __init__(  # the fields of the base classes, set without their bookkeeping
-        self, loop: SimLoop, when: int, callback: Callable[..., object], args: tuple[object, ...], context: Context
-    ) -> None:
-        self._loop = loop
-        self._kernel = loop.kernel
-        self._when = when / 1e9
-        self._callback: Callable[..., object] | None = callback
-        self._args: tuple[object, ...] | None = args
-        self._context = context
-        self._cancelled = False
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} at {self._when} {self._callback}>"
-
-    def fire(self) -> None:
-        callback, args = self._callback, self._args
-        assert callback is not None
-        assert args is not None
-        self._cancelled = True
-        self._callback = self._args = None
-        self._loop.run_callback(self._context, callback, args)
-
-    def cancel(self) -> None:
-        """Do not call. Nothing happens when it was called or cancelled before."""
-        if not self._cancelled:
-            self._cancelled = True
-            self._callback = self._args = None
-            self._kernel.forget()
-
-
 class SimLoop(BaseEventLoop):
     """The loop. `kernel` is its clock and its one queue of timers."""
 
+    # What `BaseEventLoop` has and typeshed does not tell.
+    _check_closed: Callable[[], None]
+    _check_running: Callable[[], None]
+    _closed: bool
+    _exception_handler: Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object] | None
     _ready: deque[SoonHandle]
     _stopping: bool
     _thread_id: int | None
@@ -164,13 +81,19 @@ class SimLoop(BaseEventLoop):
     def __init__(self, kernel: Kernel | None = None) -> None:
         super().__init__()
         self.kernel = kernel or Kernel()
-        self.numbers: Iterator[int] = count(1)
-        self.graveyard: list[SimTask] = []
-        """Tasks of dead processes, suspended for ever. Held, because dropping one would run its `finally` blocks."""
+        self.graveyard = Graveyard()
         self._ready = deque()
-        self._failure: BaseException | None = None
+        self._numbers = count(1)
+        self._names = count(1)
+        self._failed = Failed()
+        self._complaints: list[BaseException] = []
+        self._generators: WeakKeyDictionary[AsyncGenerator[Any, Any], Owner | None] = WeakKeyDictionary()
 
-    # --- time ----------------------------------------------------------------------------------------
+    def next_number(self) -> int:
+        """The hash of the next task or future that is hashed for the first time."""
+        return next(self._numbers)
+
+    # --- scheduling ----------------------------------------------------------------------------------
 
     def time(self) -> float:
         """Seconds since the world began: for asyncio's own arithmetic. Everything of ours counts in nanoseconds."""
@@ -179,9 +102,9 @@ class SimLoop(BaseEventLoop):
     def call_soon(
         self, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
     ) -> SoonHandle:
-        """Call without time passing, after what is ready already."""
+        """Call without time passing, after what is ready already. Raises: RuntimeError when the loop is closed."""
         if self._closed:
-            self._check_closed()
+            raise RuntimeError("Event loop is closed")
         handle = SoonHandle(callback, args, copy_context() if context is None else context)
         self._ready.append(handle)
         return handle
@@ -194,31 +117,33 @@ class SimLoop(BaseEventLoop):
             raise RuntimeError("the virtual world has no threads: nothing may be scheduled from one")
         return self.call_soon(callback, *args, context=context)
 
-    def call_at_ns(
-        self, when: int, callback: Callable[..., object], *args: object, context: Context | None = None
-    ) -> TimerHandle:
-        """Call at `when`, in nanoseconds since the world began."""
-        if self._closed:
-            self._check_closed()
-        timer = TimerHandle(self, when, callback, args, copy_context() if context is None else context)
+    def call_at_ns(self, when: int, callback: Callback, *args: object, context: Context | None = None) -> TimerHandle:
+        """Call at `when`, in nanoseconds since the world began.
+
+        Raises:
+            InvalidValue: `when` is not an integer, or is in the past. RuntimeError: the loop is closed.
+        """
+        self._check_closed()
+        timer = TimerHandle(self, when / 1e9, callback, args, copy_context() if context is None else context)
         self.kernel.push(when, timer)
         return timer
 
     def call_at(
         self, when: float, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
     ) -> TimerHandle:
-        """Call at `when` seconds, or now if that is past. Raises: InvalidValue for a number that is none (NaN)."""
+        """Call at `when` seconds, at once if that is past, never at infinity. Raises: InvalidValue for NaN."""
         if math.isnan(when):
-            raise InvalidValue("nan is not a time")
-        if math.isinf(when):
-            return TimerHandle(self, sys.maxsize, callback, args, context or copy_context())
-        return self.call_at_ns(max(round(when * 1e9), self.kernel.now), callback, *args, context=context)
+            raise InvalidValue("NaN is not a time")
+        if when == math.inf:
+            return TimerHandle(self, when, callback, args, copy_context() if context is None else context)
+        ns = self.kernel.now if when == -math.inf else max(round(when * 1e9), self.kernel.now)
+        return self.call_at_ns(ns, callback, *args, context=context)
 
     def call_later(
         self, delay: float, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
     ) -> TimerHandle:
-        """Call after `delay` seconds. Raises: InvalidValue, as `call_at`."""
-        if math.isnan(delay) or math.isinf(delay):
+        """Call after `delay` seconds; as `call_at`, and without its rounding of the time already passed."""
+        if not math.isfinite(delay):
             return self.call_at(delay, callback, *args, context=context)
         when = self.kernel.now + max(round(delay * 1e9), 0)
         return self.call_at_ns(when, callback, *args, context=context)
@@ -236,17 +161,24 @@ class SimLoop(BaseEventLoop):
         name: object = None,
         context: Context | None = None,
     ) -> asyncio.Task[T]:
-        """A task of this loop. It belongs to the process in whose context it runs."""
+        """A task of this loop. It belongs to the process in whose context it runs. Its name counts per loop."""
         self._check_closed()
-        task = SimTask(coro, loop=self, name="" if name is None else str(name), context=context)  # type: ignore[arg-type]  # typeshed wants a str or None
-        task.owner = OWNER.get() if context is None else context.get(OWNER)
-        if task.owner is not None:
-            task.owner.adopt(task)
+        label = f"Task-{next(self._names)}" if name is None else str(name)
+        if context is None:
+            context = copy_context()
+        task = SimTask(coro, loop=self, name=label, context=context)
+        task.owner = owner = context.get(OWNER)
+        task.add_done_callback(self._failed.task_ended, context=context)
+        if owner is not None:
+            owner.adopt(task)
         return task
 
-    def run_in_executor(  # type: ignore[override]  # typeshed declares the overload that returns a plain Future
-        self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts
-    ) -> SimFuture:
+    def set_task_factory(self, factory: object) -> None:
+        """Raises: InvalidValue for any but None: the order of this world hangs on its own kind of task."""
+        if factory is not None:
+            raise InvalidValue("the virtual world makes its own tasks and takes no task factory")
+
+    def run_in_executor(self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts) -> SimFuture:
         """Run at once, on this thread, in no time."""
         future = self.create_future()
         try:
@@ -255,18 +187,45 @@ class SimLoop(BaseEventLoop):
             future.set_exception(error)
         return future
 
+    def set_default_executor(self, executor: Executor) -> None:
+        """Raises: InvalidValue. Work runs at once here, and an executor would bring threads."""
+        raise InvalidValue("the virtual world has no threads and takes no executor")
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Nothing to do."""
+
     async def getaddrinfo(self, *_: object, **__: object) -> NoReturn:
         """Raises: RuntimeError. There are no sockets in the virtual world, and a look-up would leave it."""
         raise RuntimeError("the virtual world has no name service: production code reaches the world by its ports")
 
     # --- running -------------------------------------------------------------------------------------
 
+    def run_until_complete(self, future: Generator[Any, None, T] | Awaitable[T]) -> T:
+        """Run until `future` is done; its result.
+
+        Raises:
+            What it raises; as `run_forever`; and what a task outside of every process raised that nobody retrieved.
+        """
+        try:
+            result: T = super().run_until_complete(future)
+        except BaseException as error:
+            for unheard in self._unheard():
+                error.add_note(f"nobody retrieved this exception either: {unheard!r}")
+            raise
+        for unheard in self._unheard():
+            raise unheard
+        return result
+
+    def _unheard(self) -> list[BaseException]:
+        complaints, self._complaints = self._complaints, []
+        return complaints + self._failed.left_by(None)
+
     def run_forever(self) -> None:
         """Run until `stop`.
 
         Raises:
             Deadlock: nothing can happen any more. Livelock: time stands still.
-            What a callback outside of every virtual process raised, at once.
+            What a callback or a lost task outside of every virtual process raised, at once.
         """
         self._check_closed()
         self._check_running()
@@ -283,47 +242,61 @@ class SimLoop(BaseEventLoop):
             sys.set_asyncgen_hooks(*hooks)
 
     def _drive(self) -> None:
-        ready, kernel = self._ready, self.kernel
-        queue = kernel._queue
-        budget = SAME_INSTANT
-        while True:
-            while ready:
-                handle = ready.popleft()
-                callback, args = handle._callback, handle._args
-                if callback is None or args is None:
-                    continue
-                context = handle._context
-                owner = context.get(OWNER)
-                if owner is not None and not owner.alive:
-                    continue
-                try:
-                    context.run(callback, *args)
-                except BaseException as error:  # noqa: BLE001 - handed on to the process or raised again
-                    self._failed(owner, error)
-                budget -= 1
+        """Run what is ready until nothing is, then the earliest entry of the queue, and so on."""
+        ready, kernel, failed = self._ready, self.kernel, self._failed
+        now, budget = kernel._now, SAME_INSTANT
+        while not self._stopping:
+            if ready:
+                budget -= len(ready)
                 if budget < 0:
-                    raise Livelock(f"{SAME_INSTANT} callbacks at {kernel.now} ns; the last one was {callback!r}")
-            if self._failure is not None:
-                failure, self._failure = self._failure, None
-                raise failure
-            if self._stopping:
-                return
+                    raise Livelock(self._what_spins())
+                self._run_ready()
+            elif failed.fresh:
+                self._tell_lost()
+            else:
+                self._run_next()
+                if kernel._now != now:
+                    now, budget = kernel._now, SAME_INSTANT
+
+    def _run_ready(self) -> None:
+        """Run what is ready by now, and not what that makes ready."""
+        ready = self._ready
+        popleft = ready.popleft
+        for _ in range(len(ready)):
+            handle = popleft()
+            callback = handle._callback
+            if callback is None:
+                continue
+            context = handle._context
+            owner = context.get(OWNER)
+            if owner is not None and not owner.alive:
+                continue
+            try:
+                context.run(callback, *handle._args)
+            except BaseException as error:  # noqa: BLE001 - handed on to the process or raised again
+                self._callback_failed(owner, error)
+
+    def _run_next(self) -> None:
+        """Move the clock to the earliest entries and run them, up to the first that makes something ready."""
+        kernel, ready = self.kernel, self._ready
+        queue = kernel._queue
+        while not ready:
             if not queue:
                 raise Deadlock(self._what_waits())
             when, _, _, entry = queue[0]
             if not isinstance(entry, Entry):
                 kernel.step()
-                continue
+                return
             heappop(queue)
             if entry._cancelled:
                 kernel.forgotten()
                 continue
             if when != kernel._now:
                 kernel._now = when
-                budget = SAME_INSTANT
             entry.fire()
+            return
 
-    def run_callback(self, context: Context, callback: Callable[..., object], args: tuple[object, ...]) -> None:
+    def run_callback(self, context: Context, callback: Callback, args: tuple[object, ...]) -> None:
         """Run a callback in its context, unless the process it belongs to is dead."""
         owner = context.get(OWNER)
         if owner is not None and not owner.alive:
@@ -331,54 +304,104 @@ class SimLoop(BaseEventLoop):
         try:
             context.run(callback, *args)
         except BaseException as error:  # noqa: BLE001 - handed on to the process or raised again
-            self._failed(owner, error)
+            self._callback_failed(owner, error)
 
-    def _failed(self, owner: Owner | None, error: BaseException) -> None:
+    def _callback_failed(self, owner: Owner | None, error: BaseException) -> None:
         """A callback raised. Of a process that died meanwhile, nothing is heard any more."""
-        if owner is None or isinstance(error, (SystemExit, KeyboardInterrupt)):
+        if owner is None or isinstance(error, KeyboardInterrupt):
             raise error
         if owner.alive:
             owner.crash(error)
 
+    def _tell_lost(self) -> None:
+        """End the processes that have lost a failed task, and then the run if one was lost outside of every process."""
+        first: BaseException | None = None
+        for owner, error in self._failed.lost():
+            if owner is None:
+                first = first or error
+            elif owner.alive:
+                owner.crash(error)
+        if first is not None:
+            raise first
+
+    def unheard_of(self, owner: Owner) -> list[BaseException]:
+        """What tasks of an owner raised that nobody retrieved. Not told of again."""
+        return self._failed.left_by(owner)
+
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Something failed that nobody can be told of: end the process it belongs to, or else the run."""
-        error = context.get("exception") or Unretrieved(str(context.get("message")))
-        source = context.get("task") or context.get("future")
-        owner = source.owner if isinstance(source, SimTask) else OWNER.get()
-        if owner is None:
-            self._failure = self._failure or error
-        elif owner.alive:
-            owner.crash(error)
+        """Asyncio has found something wrong, mostly while collecting garbage: told at the end of the run.
+
+        Not at once, because garbage is collected when it is: a run would end at another moment each time.
+        """
+        if self._exception_handler is not None:
+            self._exception_handler(self, context)
+        elif not self._closed:
+            self._complaints.append(context.get("exception") or Unretrieved(str(context.get("message"))))
+
+    # --- asynchronous generators ---------------------------------------------------------------------
+
+    def _asyncgen_firstiter_hook(self, agen: AsyncGenerator[Any, Any]) -> None:
+        self._generators[agen] = OWNER.get()
+
+    def _asyncgen_finalizer_hook(self, agen: AsyncGenerator[Any, Any]) -> None:
+        owner = self._generators.pop(agen, None)
+        if self._closed:
+            return
+        if owner is not None and not owner.alive:
+            self.graveyard.park_generator(agen)
+        else:
+            self.create_task(agen.aclose(), context=context_of(owner))
+
+    async def shutdown_asyncgens(self) -> None:
+        """Close the generators that are still open and not a dead process's, in the order they were begun in."""
+        await self.close_generators([owner for owner in self._generators.values() if owner is None or owner.alive])
+
+    def has_generators(self, owner: Owner) -> bool:
+        """Whether an owner has generators open."""
+        return owner in self._generators.values()
+
+    async def close_generators(self, owners: list[Owner | None]) -> None:
+        """Close the open generators of those owners. Raises: what the first one raises."""
+        closing = [generator for generator, owner in self._generators.items() if owner in owners]
+        for generator in closing:
+            del self._generators[generator]
+        for result in await asyncio.gather(*(generator.aclose() for generator in closing), return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
+
+    # --- the end -------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Close. What is parked in the graveyard is taken apart; whatever dead code says then is nobody's."""
-        if self.is_closed():
+        """Close. Processes still alive end here without another line of theirs, and the graveyard is released."""
+        if self._closed:
             return
+        for task in _in_order(self):
+            if task.owner is not None:
+                task.owner.alive = False
+                self.graveyard.park(task)
         super().close()
-        for task in self.graveyard:
-            coroutine = task.get_coro()
-            assert coroutine is not None
-            with suppress(BaseException):
-                coroutine.close()
-        self.graveyard.clear()
+        self.graveyard.release()
 
     def _what_waits(self) -> str:
-        waiting = sorted((task for task in asyncio.all_tasks(self)), key=hash)
-        names = [f"{getattr(task.get_coro(), '__qualname__', task)}" for task in waiting if _is_alive(task)]
+        names = [task.where() for task in _in_order(self)]
         shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-        return (
-            f"nothing is scheduled at {self.kernel.now} ns and nothing ever will be; what waits: {shown or 'nothing'}"
-        )
+        return f"nothing is scheduled at {self.kernel.now} ns, nor ever will be; what waits: {shown or 'nothing'}"
+
+    def _what_spins(self) -> str:
+        last = self._ready[-1]._callback
+        task = getattr(last, "__self__", None)
+        name = task.where() if isinstance(task, SimTask) else getattr(last, "__qualname__", type(last).__name__)
+        return f"{SAME_INSTANT} callbacks without time passing, at {self.kernel.now} ns; the next one is of {name}"
 
 
-def _is_alive(task: asyncio.Task[Any]) -> bool:
-    owner = task.owner if isinstance(task, SimTask) else None
-    return owner is None or owner.alive
+def _in_order(loop: SimLoop) -> list[SimTask]:
+    """The pending tasks of a loop, oldest first."""
+    return sorted((task for task in asyncio.all_tasks(loop) if isinstance(task, SimTask)), key=hash)
 
 
 @contextmanager
 def quiet_collector() -> Iterator[None]:
-    """Collect garbage rarely while a world runs: what is imported is frozen, thresholds are high. Restored after."""
+    """Collect garbage rarely while a world runs: what exists by now is frozen, thresholds are high. Restored after."""
     thresholds = gc.get_threshold()
     gc.collect()
     gc.freeze()
