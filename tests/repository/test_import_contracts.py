@@ -50,6 +50,10 @@ BREACHES = (
     ("brains-are-pure", "agent/upgrade.py", "from time import monotonic"),
     ("brains-are-pure", "fleet/operator/rollout.py", "import random"),
     ("brains-are-pure", "fleet/operator/rollout.py", "import os"),
+    ("brains-name-no-files-and-dates", "agent/upgrade.py", "from pathlib import Path"),
+    ("brains-name-no-files-and-dates", "fleet/operator/brain.py", "import datetime"),
+    ("operator-knows-ports", "fleet/operator/rollout.py", "import fleet.releases.build"),
+    ("operator-knows-ports", "fleet/operator/loop.py", "import agent.ports"),
     ("libraries-stay-in-adapters", "harness/planted.py", "import nats"),
     ("libraries-stay-in-adapters", "agent/linux/planted.py", "import httpx2"),
     ("libraries-stay-in-adapters", "fleet/operator/loop.py", "import kubernetes"),
@@ -116,3 +120,8 @@ def test_a_planted_breach_breaks_its_contract(tree: Path, contract: str, file: s
     done = lint(tree, "--contract", contract)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Contracts: 0 kept, 1 broken." in done.stdout
+
+
+def test_the_architecture_page_names_every_contract() -> None:
+    page = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    assert {name for name in contract_ids() if f"`{name}`" not in page} == set()
