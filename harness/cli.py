@@ -128,7 +128,7 @@ def _prepare(
     paths: list[Path], target: str, seed: int, devices: int | None, jobs: int, journal: Path | None
 ) -> list[Job]:
     """Read everything, so that a mistake in the last file is found before the first one runs."""
-    if jobs > 1 and target != "sim":
+    if jobs > 1 and target not in registry.IN_PARALLEL:
         raise InvalidValue(f"--jobs {jobs}: only the sim target runs several scenarios at the same time")
     count = devices or registry.target(target).default_devices
     loaded = [load(path) for path in _files(paths)]

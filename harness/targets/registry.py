@@ -15,6 +15,10 @@ MODULES = {
     "sim": "harness.targets.sim",
     "local": "harness.targets.local",
 }
+INTERNAL = {"scripted": "harness.targets.scripted"}
+"""For the harness's own tests: not offered to anybody."""
+IN_PARALLEL = ("sim", "scripted")
+"""Targets of which one process after another can be started without disturbing each other."""
 
 
 def target(name: str) -> Target:
@@ -23,10 +27,11 @@ def target(name: str) -> Target:
     Raises:
         InvalidValue: there is none, or what it needs is not installed.
     """
-    if name not in MODULES:
+    path = MODULES.get(name) or INTERNAL.get(name)
+    if path is None:
         raise InvalidValue(f"there is no target {name!r}: known are {', '.join(MODULES)}")
     try:
-        module = import_module(MODULES[name])
+        module = import_module(path)
     except ModuleNotFoundError as error:
         raise InvalidValue(f"target {name!r} is not available here: {error}") from error
     make: Callable[[], Target] = module.target

@@ -422,3 +422,8 @@ class ScriptedTarget:
                     await asyncio.gather(*session.tasks, return_exceptions=True)
 
             return world.run(body())
+
+
+def target() -> ScriptedTarget:
+    """For the registry of targets."""
+    return ScriptedTarget()
