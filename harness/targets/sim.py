@@ -1,0 +1,206 @@
+"""The virtual world as a target: the production operator and agents on simulated time, hundreds of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar, assert_never
+
+from agent.staging import install_first
+from fleet.capabilities.clock import Clock
+from fleet.capabilities.objects import Objects
+from fleet.contracts.errors import NotFound
+from fleet.contracts.ids import DeviceId, ObjectName, Version
+from fleet.contracts.layout import BUCKETS
+from fleet.contracts.objects import Device, Metadata
+from fleet.contracts.permissions import EVERYTHING, of_device
+from fleet.contracts.records import Artefact
+from fleet.contracts.time import Duration
+from harness.faults import CutPower, Fault, KillAgent, KillOperator, Partition, WriteRaw
+from harness.targets import sim_releases
+from harness.targets.port import FleetPlan, Session
+from harness.targets.sim_device import Surroundings, VirtualDevice
+from harness.targets.sim_observer import Observer
+from harness.targets.sim_operator import VirtualOperator
+from sim.artefacts import ArtefactServer
+from sim.clock import SimClock
+from sim.containers import Registry
+from sim.disk import SimDisk
+from sim.journal import Journal
+from sim.nats import NatsServer
+from sim.network import Cut, Link
+from sim.objects import SimObjects
+from sim.random import SimChance
+from sim.world import World
+
+T = TypeVar("T")
+
+UPLINK: Final = Link(latency=Duration.millis(20), jitter=Duration.millis(30), bandwidth=2_500_000)
+"""A device's line: 20 Mbit/s each way, 20 to 50 ms to the cluster."""
+BRING_UP: Final = Duration.seconds(60)
+"""The power of all devices comes on within this time, so that a fleet does not boot in step."""
+
+
+class SimTarget:
+    """Devices, control plane and time, all virtual."""
+
+    name = "sim"
+    default_devices: int | None = None
+
+    @property
+    def cannot(self) -> dict[type[Fault], str]:
+        """Nothing: every fault can be injected here."""
+        return {}
+
+    def run(self, plan: FleetPlan, seed: int, main: Callable[[Session], Awaitable[T]]) -> T:
+        """See `Target.run`. Virtual time; a program that ends by an exception of its own ends the run with it."""
+        with World(seed) as world:
+            return world.run(self._within(world, plan, main))
+
+    async def _within(self, world: World, plan: FleetPlan, main: Callable[[Session], Awaitable[T]]) -> T:
+        session = SimSession(world, plan)
+        running = asyncio.ensure_future(main(session))
+        crashed = asyncio.ensure_future(session.crashed())
+        await asyncio.wait((running, crashed), return_when=asyncio.FIRST_COMPLETED)
+        if not running.done():
+            running.cancel()
+            await asyncio.wait((running,))
+            crashed.result()
+        crashed.cancel()
+        return running.result()
+
+
+def target() -> SimTarget:
+    """See `harness.targets.registry`."""
+    return SimTarget()
+
+
+class SimSession:
+    """See `Session`."""
+
+    def __init__(self, world: World, plan: FleetPlan) -> None:
+        self._world = world
+        self._plan = plan
+        self._releases = {item.version: sim_releases.build(item) for item in plan.releases}
+        self._journal = Journal()
+        self._clock = SimClock(world.loop)
+        self._crash: asyncio.Future[BaseException] = world.loop.create_future()
+        self._nats, self._objects, around = self._control_plane()
+        self._operator = VirtualOperator(around, self._objects)
+        self._devices = {device: VirtualDevice(around, device) for device in plan.devices}
+
+    @property
+    def clock(self) -> Clock:
+        """See `Session.clock`."""
+        return self._clock
+
+    @property
+    def journal(self) -> Journal:
+        """See `Session.journal`."""
+        return self._journal
+
+    @property
+    def objects(self) -> Objects:
+        """See `Session.objects`."""
+        return self._objects
+
+    async def crashed(self) -> None:
+        """Raises what a program died of, when one does."""
+        raise await self._crash
+
+    def artefacts(self, version: Version) -> tuple[Artefact, ...]:
+        """See `Session.artefacts`."""
+        return (self._releases[version].artefact,)
+
+    async def start(self) -> None:
+        """See `Session.start`. Devices are powered on over `BRING_UP`, in an order that the seed decides."""
+        self._operator.start()
+        for device, labels in zip(self._plan.devices, self._plan.labels, strict=True):
+            await self._objects.create(Device(metadata=Metadata(name=ObjectName(device), labels=labels)))
+        first = self._releases[self._plan.installed]
+        stream = self._world.streams.stream("bring-up")
+        for device in self._devices.values():
+            await install_first(SimDisk(device.disk, ALWAYS), first.data, self._plan.installed)
+            device.disk.sync_all()
+            device.watch_disk()
+            self._world.kernel.after(int(stream.random() * BRING_UP), device.machine.boot)
+
+    async def inject(self, fault: Fault) -> Callable[[], Awaitable[None]] | None:
+        """See `Session.inject`."""
+        match fault:
+            case WriteRaw(bucket, key, value):
+                self._nats.store_raw(bucket, key, value)
+                return None
+            case KillOperator():
+                self._operator.kill()
+                return _ending(self._operator.start)
+            case KillAgent(device, slot):
+                process = self._device(device).machine.process(slot)
+                if process is None:
+                    raise NotFound(f"no agent runs in slot {slot.value} of {device}")
+                process.kill()
+                return None
+            case CutPower(device):
+                machine = self._device(device).machine
+                if not machine.powered:
+                    raise NotFound(f"{device} has no power")
+                machine.cut_power()
+                return _ending(machine.boot)
+            case Partition(devices, direction):
+                cut = Cut(direction.value)
+                for device in devices:
+                    self._world.network.partition(device, cut)
+                return _ending(lambda: [self._world.network.heal(device, cut) for device in devices])
+            case _:
+                assert_never(fault)
+
+    async def settle(self) -> None:
+        """See `Session.settle`: the world records everything as it happens."""
+
+    def _device(self, device: DeviceId) -> VirtualDevice:
+        try:
+            return self._devices[device]
+        except KeyError:
+            raise NotFound(f"there is no device {device}") from None
+
+    def _control_plane(self) -> tuple[NatsServer, SimObjects, Surroundings]:
+        world = self._world
+        for node in ("nats", "operator", "releases", "registry"):
+            world.network.add_node(node)
+        for device in self._plan.devices:
+            world.network.add_node(device, UPLINK)
+        nats = NatsServer(world.kernel, world.network)
+        for bucket in BUCKETS:
+            nats.ensure_bucket(bucket)
+        nats.permit("operator", EVERYTHING)
+        for device in self._plan.devices:
+            nats.permit(device, of_device(device))
+        releases = ArtefactServer(world.network, "releases", weight=sim_releases.WEIGHT)
+        for release in self._releases.values():
+            releases.put(release.url, release.data)
+        objects = SimObjects(world.kernel, SimChance(world.streams.stream("kubernetes")))
+        observer = Observer(self._journal, world.now)
+        nats.observe(observer)
+        objects.observe(observer)
+        registry = Registry(world.network, "registry")
+        around = Surroundings(world, nats, releases, registry, self._journal, self._program_crashed)
+        return nats, objects, around
+
+    def _program_crashed(self, error: BaseException) -> None:
+        if not self._crash.done():
+            self._crash.set_result(error)
+
+
+class _Always:
+    alive = True
+
+
+ALWAYS: Final = _Always()
+"""Who sets a device up is outside the world, and never dies in it."""
+
+
+def _ending(act: Callable[[], object]) -> Callable[[], Awaitable[None]]:
+    async def end() -> None:
+        act()
+
+    return end

@@ -1,0 +1,43 @@
+"""What the virtual control plane accepts, as events of the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fleet.contracts.ids import Revision
+from fleet.contracts.layout import Bucket
+from fleet.contracts.time import Instant
+from sim.journal import HeartbeatStored, Journal, KvDeleted, KvStored, ObjectRemoved, ObjectStored, RequestSent
+from sim.nats.server import RAW_WRITER
+
+HARNESS = "harness"
+
+
+class Observer:
+    """Listens to the virtual NATS server and to the virtual Kubernetes API."""
+
+    def __init__(self, journal: Journal, now: Callable[[], Instant]) -> None:
+        self._journal = journal
+        self._now = now
+
+    def stored(self, bucket: Bucket, key: str, revision: Revision, writer: str, value: bytes) -> None:
+        """A write was accepted."""
+        kind = HeartbeatStored if bucket is Bucket.HEARTBEAT else KvStored
+        who = HARNESS if writer == RAW_WRITER else writer
+        self._journal.record(kind(self._now(), bucket, key, revision, who, value))
+
+    def deleted(self, bucket: Bucket, key: str, revision: Revision, writer: str) -> None:
+        """A delete marker was accepted."""
+        self._journal.record(KvDeleted(self._now(), bucket, key, revision, writer))
+
+    def requested(self, subject: str, sender: str, payload: bytes) -> None:
+        """A request was published."""
+        self._journal.record(RequestSent(self._now(), subject, sender, payload))
+
+    def object_stored(self, kind: str, name: str, value: bytes) -> None:
+        """An object was created or changed."""
+        self._journal.record(ObjectStored(self._now(), kind, name, value))
+
+    def object_removed(self, kind: str, name: str) -> None:
+        """An object was deleted."""
+        self._journal.record(ObjectRemoved(self._now(), kind, name))
