@@ -25,6 +25,7 @@ from harness.scenario import Cast, Loaded, json_schema, load
 from harness.schema_errors import ScenarioError
 from harness.targets import registry
 from harness.verdict import BAD_INPUT, HarnessBroken, exit_code
+from sim.loop import quiet_collector
 
 app = typer.Typer(
     help="Run fleet scenarios in a virtual world or on real processes, and judge them.",
@@ -157,6 +158,8 @@ def perform(job: Job, progress: Progress) -> Result:
     cast = load(job.path).cast(job.devices)
     target = registry.target(job.target)
     with ExitStack() as stack:
+        if job.target == "sim":
+            stack.enter_context(quiet_collector())
         attach = None
         if job.journal is not None:
             attach = stack.enter_context(JournalFile(job.journal, _header(job, cast))).attach
