@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from fleet.contracts.ids import Release, Sha256, Slot, Version
+from fleet.contracts.ids import Release, Slot, Version
 
 RELEASES = PurePosixPath("/usr/bin")
 """Holds `fleet-agent-v<version>` (immutable, never erased) and, written last, its `.manifest.json`."""
@@ -14,7 +14,7 @@ LAUNCHER = PurePosixPath("/usr/local/lib/fleet-agent/launcher.py")
 """The boot guard that both units run."""
 STATE = PurePosixPath("/var/lib/fleet-agent")
 UNPACKED = STATE / "unpacked"
-"""One folder per sha256 with what cannot be imported from inside a zip; made while staging."""
+"""Where releases look for what cannot be imported from inside a zip: one folder each, made while staging."""
 QUARANTINE = STATE / "quarantine"
 """One file per condemned sha256, holding the reason. Only an explicit operator retry lifts it."""
 VERIFIED = STATE / "verified.json"
@@ -35,11 +35,6 @@ def release(version: Version) -> PurePosixPath:
 def manifest(version: Version) -> PurePosixPath:
     """The completion manifest of a release (`fleet.contracts.records.ReleaseManifest`)."""
     return RELEASES / f"fleet-agent-v{version}.manifest.json"
-
-
-def unpacked(sha256: Sha256) -> PurePosixPath:
-    """The unpack root of a release."""
-    return UNPACKED / sha256
 
 
 def quarantine(item: Release) -> PurePosixPath:

@@ -48,7 +48,11 @@ def build(plan: ReleasePlan) -> VirtualRelease:
     """Make the zip: the same bytes for the same plan, in every process."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
-        _add(archive, "environment.json", json.dumps({"build_id": f"v{plan.version}", "entry_point": "agent.__main__:main"}))
+        _add(
+            archive,
+            "environment.json",
+            json.dumps({"build_id": f"v{plan.version}", "entry_point": "agent.__main__:main"}),
+        )
         content = json.dumps({"version": plan.version, "defect": plan.defect.value})
         _add(archive, _CONTENT, content)
         _add(archive, "site-packages/agent/ballast", "0" * SIZE)
