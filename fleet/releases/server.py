@@ -34,7 +34,7 @@ class _Fingerprint:
 
 
 class Catalogue:
-    """The releases of a folder by their sha256. Names that begin with a dot are not looked at: they may be half there."""
+    """The releases of a folder by their sha256. Names that begin with a dot are left out: they may be half there."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
