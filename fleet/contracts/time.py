@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from fractions import Fraction
 from typing import Self, TypeVar, overload
 
 from pydantic import GetCoreSchemaHandler
@@ -16,7 +17,7 @@ from pydantic_core import CoreSchema, core_schema
 from fleet.contracts.errors import InvalidValue
 
 _UNITS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9, "d": 86_400 * 10**9}
-_TEXT = re.compile(r"(\d+(?:\.\d+)?)(ns|us|ms|s|m|h|d)")
+_TEXT = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)(ns|us|ms|s|m|h|d)")
 
 _Ns = TypeVar("_Ns", bound="_Nanoseconds")
 
@@ -68,7 +69,7 @@ class Duration(_Nanoseconds):
         for match in _TEXT.finditer(text):
             if match.start() != position:
                 break
-            total += round(float(match[1]) * _UNITS[match[2]])
+            total += round(Fraction(match[1]) * _UNITS[match[2]])
             position = match.end()
         if not text or position != len(text):
             raise InvalidValue(f"{text!r} is not a duration: write numbers with units, such as 30s, 5m, 1h30m, 250ms")
