@@ -14,7 +14,7 @@ from asyncio import Task
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from fleet.contracts.errors import FleetError, IllegalTransition, NotFound
+from fleet.contracts.errors import FleetError, IllegalTransition, NotFound, Refused
 from fleet.contracts.ids import DeviceId
 from fleet.contracts.time import ZERO, Duration, Instant
 from harness.checks import watch
@@ -370,7 +370,7 @@ class _Drive:
         text, subject = describe(fault)
         try:
             end = await self._session.inject(fault)
-        except NotFound as error:
+        except (NotFound, Refused) as error:
             self._missed[index] = str(error)
             return
         self.happened.append(index)
