@@ -17,6 +17,7 @@ class SoonHandle(asyncio.Handle):
 
     __slots__ = ()
 
+    _args: tuple[object, ...]
     _callback: Callback | None
 
     def __init__(self, callback: Callback, args: tuple[object, ...], context: Context) -> None:
@@ -49,6 +50,7 @@ class TimerHandle(Entry, asyncio.TimerHandle):
 
     __slots__ = ("_runs",)
 
+    _args: tuple[object, ...]
     _callback: Callback | None
 
     def __init__(  # sets the fields of asyncio's handles itself
@@ -71,7 +73,7 @@ class TimerHandle(Entry, asyncio.TimerHandle):
         self._cancelled = True
         self._callback = None
         self._args = ()
-        self._runs.run_callback(self._context, callback, tuple(args))
+        self._runs.run_callback(self._context, callback, args)
 
     def cancel(self) -> None:
         """Do not call. Nothing happens when it was called or cancelled before."""

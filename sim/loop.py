@@ -123,7 +123,8 @@ class SimLoop(BaseEventLoop):
         Raises:
             InvalidValue: `when` is not an integer, or is in the past. RuntimeError: the loop is closed.
         """
-        self._check_closed()
+        if self._closed:
+            raise RuntimeError("Event loop is closed")
         timer = TimerHandle(self, when / 1e9, callback, args, copy_context() if context is None else context)
         self.kernel.push(when, timer)
         return timer
@@ -242,59 +243,53 @@ class SimLoop(BaseEventLoop):
             sys.set_asyncgen_hooks(*hooks)
 
     def _drive(self) -> None:
-        """Run what is ready until nothing is, then the earliest entry of the queue, and so on."""
+        """Run what is ready until nothing is, then the earliest entry of the queue, and so on.
+
+        One long function on purpose: it runs twice for each thing that happens in the world, and calls cost most.
+        """
         ready, kernel, failed = self._ready, self.kernel, self._failed
-        now, budget = kernel._now, SAME_INSTANT
+        queue, popleft = kernel._queue, ready.popleft
+        handle: SoonHandle | None
+        callback: Callback | None
+        budget = SAME_INSTANT
         while not self._stopping:
             if ready:
-                budget -= len(ready)
+                number = len(ready)  # what is ready by now, and not what that makes ready, as in a stock loop
+                budget -= number
                 if budget < 0:
                     raise Livelock(self._what_spins())
-                self._run_ready()
+                for _ in range(number):
+                    handle = popleft()
+                    callback = handle._callback
+                    if callback is None:
+                        continue
+                    context = handle._context
+                    owner = context.get(OWNER)
+                    if owner is not None and not owner.alive:
+                        continue
+                    try:
+                        context.run(callback, *handle._args)
+                    except BaseException as error:  # noqa: BLE001 - handed on to the process or raised again
+                        self._callback_failed(owner, error)
             elif failed.fresh:
+                handle = callback = None  # they may be all that still holds a task
                 self._tell_lost()
-            else:
-                self._run_next()
-                if kernel._now != now:
-                    now, budget = kernel._now, SAME_INSTANT
-
-    def _run_ready(self) -> None:
-        """Run what is ready by now, and not what that makes ready."""
-        ready = self._ready
-        popleft = ready.popleft
-        for _ in range(len(ready)):
-            handle = popleft()
-            callback = handle._callback
-            if callback is None:
-                continue
-            context = handle._context
-            owner = context.get(OWNER)
-            if owner is not None and not owner.alive:
-                continue
-            try:
-                context.run(callback, *handle._args)
-            except BaseException as error:  # noqa: BLE001 - handed on to the process or raised again
-                self._callback_failed(owner, error)
-
-    def _run_next(self) -> None:
-        """Move the clock to the earliest entries and run them, up to the first that makes something ready."""
-        kernel, ready = self.kernel, self._ready
-        queue = kernel._queue
-        while not ready:
-            if not queue:
+            elif not queue:
                 raise Deadlock(self._what_waits())
-            when, _, _, entry = queue[0]
-            if not isinstance(entry, Entry):
-                kernel.step()
-                return
-            heappop(queue)
-            if entry._cancelled:
-                kernel.forgotten()
-                continue
-            if when != kernel._now:
-                kernel._now = when
-            entry.fire()
-            return
+            else:
+                when, _, _, entry = queue[0]
+                if when != kernel._now:
+                    budget = SAME_INSTANT
+                if not isinstance(entry, Entry):
+                    kernel.step()
+                    continue
+                heappop(queue)
+                if entry._cancelled:
+                    kernel.forgotten()
+                else:
+                    kernel._now = when
+                    budget -= 1
+                    entry.fire()
 
     def run_callback(self, context: Context, callback: Callback, args: tuple[object, ...]) -> None:
         """Run a callback in its context, unless the process it belongs to is dead."""
@@ -371,19 +366,27 @@ class SimLoop(BaseEventLoop):
 
     # --- the end -------------------------------------------------------------------------------------
 
-    def close(self) -> None:
-        """Close. Processes still alive end here without another line of theirs, and the graveyard is released."""
-        if self._closed:
-            return
-        for task in _in_order(self):
-            if task.owner is not None:
+    def pending_tasks(self) -> list[asyncio.Task[Any]]:
+        """The tasks that are not done, oldest first; none of those in the graveyard."""
+        return sorted(asyncio.all_tasks(self), key=hash)
+
+    def abandon_processes(self) -> None:
+        """End every process without another line of its code, and without telling anybody."""
+        for task in self.pending_tasks():
+            if isinstance(task, SimTask) and task.owner is not None:
                 task.owner.alive = False
                 self.graveyard.park(task)
+
+    def close(self) -> None:
+        """Close. Processes still alive are abandoned, and what dead ones have left is taken apart."""
+        if self._closed:
+            return
+        self.abandon_processes()
         super().close()
         self.graveyard.release()
 
     def _what_waits(self) -> str:
-        names = [task.where() for task in _in_order(self)]
+        names = [task.where() for task in self.pending_tasks() if isinstance(task, SimTask)]
         shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
         return f"nothing is scheduled at {self.kernel.now} ns, nor ever will be; what waits: {shown or 'nothing'}"
 
@@ -392,11 +395,6 @@ class SimLoop(BaseEventLoop):
         task = getattr(last, "__self__", None)
         name = task.where() if isinstance(task, SimTask) else getattr(last, "__qualname__", type(last).__name__)
         return f"{SAME_INSTANT} callbacks without time passing, at {self.kernel.now} ns; the next one is of {name}"
-
-
-def _in_order(loop: SimLoop) -> list[SimTask]:
-    """The pending tasks of a loop, oldest first."""
-    return sorted((task for task in asyncio.all_tasks(loop) if isinstance(task, SimTask)), key=hash)
 
 
 @contextmanager

@@ -1,10 +1,14 @@
 """The network: nodes on a backbone, devices behind uplinks that are slow, shared and cut at times.
 
-The rules, in short. A message takes the latency of both ends with a jitter each, and the time its bytes need on
-each uplink; messages of one route never overtake each other, as on one TCP connection. An uplink carries one thing
-at a time per direction: bulk transfers take it in turns of at most `TURN`, so that transfers share it evenly and a
-small message waits for the turns that were promised before it. What is under way when a link is cut still arrives;
-nothing new gets through.
+The rules, in short:
+
+- A message takes the latency of both ends' uplinks, a jitter for each, and the time its bytes need on each.
+- Messages of one route never overtake each other, as on one TCP connection.
+- An uplink carries one thing at a time per direction, first come, first served. Bulk transfers take it in turns of at
+  most `TURN`: so they share it evenly, and a small message waits for at most one turn of each of them.
+- Nothing new gets through a cut. What was sent before it arrives: a sender that was told its bytes are on their way
+  would otherwise have to keep them and send them again, as TCP does, only to end up with the same late delivery.
+- A transfer waits out a cut of either direction, because its bytes have to be acknowledged; not for ever (`PATIENCE`).
 """
 
 from __future__ import annotations
@@ -20,19 +24,33 @@ from fleet.contracts.time import Duration
 from sim.kernel import Kernel
 from sim.random import Random, Streams
 
-TURN: Final = Duration.millis(250)
+TURN: Final = Duration.millis(100)
 """How long one bulk transfer may occupy an uplink before the next one's turn."""
 PATIENCE: Final = Duration.seconds(30)
-"""A transfer over a link that stays cut for this long fails."""
+"""A transfer over a path that stays cut for this long fails."""
+
+_LATENCY: Final = Duration.millis(20)
+_JITTER: Final = Duration.millis(10)
+_SECOND: Final = 10**9
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An uplink. `bandwidth` is in bytes per second and direction; `jitter` is drawn evenly from [0, jitter]."""
+    """An uplink: a 20 Mbit/s line, unless said otherwise.
 
-    latency: Duration = Duration.millis(20)
-    jitter: Duration = Duration.millis(10)
+    Args:
+        latency: one way, for the first byte.
+        jitter: added to the latency, drawn evenly from [0, jitter] for each message.
+        bandwidth: bytes per second, in each direction.
+    """
+
+    latency: Duration = _LATENCY
+    jitter: Duration = _JITTER
     bandwidth: int = 2_500_000
+
+    def __post_init__(self) -> None:
+        if self.bandwidth <= 0 or self.latency < 0 or self.jitter < 0:
+            raise InvalidValue(f"{self} is no link: bandwidth has to be positive, times must not be negative")
 
 
 class Cut(StrEnum):
@@ -46,83 +64,103 @@ class Cut(StrEnum):
 class _Lane:
     """One direction of an uplink."""
 
-    __slots__ = ("busy_until", "cut", "nanoseconds_per_byte")
+    __slots__ = ("bandwidth", "busy_until", "cuts")
 
     def __init__(self, bandwidth: int) -> None:
-        self.nanoseconds_per_byte = 10**9 / bandwidth
+        self.bandwidth = bandwidth
         self.busy_until = 0
-        self.cut = False
+        self.cuts = 0
+        """Partitions that cut it right now: they may overlap."""
 
     def occupy(self, now: int, size: int) -> int:
-        """Take the lane for that many bytes; the instant at which they are through."""
+        """Take the lane for that many bytes, after what has it already; the instant at which they are through."""
         begin = self.busy_until if self.busy_until > now else now
-        self.busy_until = end = begin + round(size * self.nanoseconds_per_byte)
+        self.busy_until = end = begin + size * _SECOND // self.bandwidth
         return end
 
 
-class _Node:
-    __slots__ = ("down", "link", "up")
+class _Uplink:
+    """A node's uplink, with the chance of its jitter: a stream of its own, so that no node moves another's."""
 
-    def __init__(self, link: Link | None) -> None:
-        self.link = link
-        self.up = None if link is None else _Lane(link.bandwidth)
-        self.down = None if link is None else _Lane(link.bandwidth)
+    __slots__ = ("_stream", "_streams", "down", "jitter", "latency", "name", "up")
+
+    def __init__(self, name: str, link: Link, streams: Streams) -> None:
+        self.name = name
+        self.latency = int(link.latency)
+        self.jitter = int(link.jitter)
+        self.up = _Lane(link.bandwidth)
+        self.down = _Lane(link.bandwidth)
+        self._streams = streams
+        self._stream: Random | None = None
+
+    def draw(self) -> int:
+        """A jitter."""
+        stream = self._stream
+        if stream is None:
+            self._stream = stream = self._streams.stream(f"network/{self.name}")
+        return int(stream.random() * (self.jitter + 1))
+
+    def lanes(self, cut: Cut) -> tuple[_Lane, ...]:
+        """The lanes that a cut is about."""
+        match cut:
+            case Cut.BOTH:
+                return (self.up, self.down)
+            case Cut.TO_DEVICE:
+                return (self.down,)
+            case Cut.FROM_DEVICE:
+                return (self.up,)
 
 
 class Route:
-    """One direction between two nodes."""
+    """One direction between two nodes. Made by `Network.route`."""
 
-    __slots__ = ("_at_least", "_jitter", "_kernel", "_last", "_stream", "lanes")
+    __slots__ = ("_jittery", "_kernel", "_lanes", "_last", "latency")
 
-    def __init__(self, kernel: Kernel, stream: Random, source: _Node, target: _Node) -> None:
+    def __init__(self, kernel: Kernel, source: _Uplink | None, target: _Uplink | None) -> None:
+        ends = [end for end in (source, target) if end is not None]
+        self.latency = sum(end.latency for end in ends)
+        """Nanoseconds that the first byte takes, jitter left out."""
         self._kernel = kernel
-        self._stream = stream
-        self.lanes = tuple(lane for lane in (source.up, target.down) if lane is not None)
-        links = [node.link for node in (source, target) if node.link is not None]
-        self._at_least = sum(int(link.latency) for link in links)
-        self._jitter = sum(int(link.jitter) for link in links)
+        self._jittery = tuple(end for end in ends if end.jitter)
+        self._lanes = (*(() if source is None else (source.up,)), *(() if target is None else (target.down,)))
         self._last = 0
 
     @property
     def is_cut(self) -> bool:
         """Whether nothing gets through."""
-        return any(lane.cut for lane in self.lanes)
+        return any(lane.cuts for lane in self._lanes)
+
+    @property
+    def turn(self) -> int | None:
+        """The bytes that a bulk transfer may send in one turn; None when nothing limits it."""
+        return min((max(1, lane.bandwidth * TURN // _SECOND) for lane in self._lanes), default=None)
 
     def send(self, size: int, deliver: Callable[..., None], *args: object) -> bool:
-        """Call `deliver(*args)` at the other end when `size` bytes have got there; False when the link is cut."""
-        when = now = self._kernel.now
-        for lane in self.lanes:
-            if lane.cut:
+        """Send `size` bytes. `deliver(*args)` is called, as the world's own code, when they have arrived.
+
+        Returns:
+            False when the route is cut: nothing was sent, and nothing will come of it.
+        """
+        when = self._kernel.now
+        for lane in self._lanes:
+            if lane.cuts:
                 return False
             when = lane.occupy(when, size)
-        when += self._at_least
-        if self._jitter:
-            when += int(self._stream.random() * self._jitter)
+        when += self.latency
+        for end in self._jittery:
+            when += end.draw()
         if when < self._last:
             when = self._last
         self._last = when
-        assert when >= now
         self._kernel.at(when, deliver, *args)
         return True
-
-    def turn(self) -> int:
-        """The bytes that a bulk transfer may send in one turn; 0 when nothing limits it."""
-        if not self.lanes:
-            return 0
-        slowest = max(lane.nanoseconds_per_byte for lane in self.lanes)
-        return max(1, int(TURN / slowest))
 
     def occupy(self, size: int) -> int:
         """Take every lane for one turn of a bulk transfer; the instant at which it is through."""
         when = self._kernel.now
-        for lane in self.lanes:
+        for lane in self._lanes:
             when = lane.occupy(when, size)
         return when
-
-    @property
-    def latency(self) -> int:
-        """Nanoseconds that the first byte takes, jitter left out."""
-        return self._at_least
 
 
 class Network:
@@ -130,109 +168,107 @@ class Network:
 
     def __init__(self, kernel: Kernel, streams: Streams) -> None:
         self._kernel = kernel
-        self._stream = streams.stream("network")
-        self._nodes: dict[str, _Node] = {}
+        self._streams = streams
+        self._uplinks: dict[str, _Uplink | None] = {}
         self._routes: dict[tuple[str, str], Route] = {}
         self._listeners: list[Callable[[str], None]] = []
-        self._healed: list[asyncio.Future[None]] = []
+        self._waiting: dict[str, list[asyncio.Future[None]]] = {}
+        """Transfers that a cut holds up, by the node whose uplink is cut."""
 
     def add_node(self, name: str, uplink: Link | None = None) -> None:
         """A node behind an uplink, or on the backbone itself. Raises: InvalidValue when the name is taken."""
-        if name in self._nodes:
+        if name in self._uplinks:
             raise InvalidValue(f"there is a node {name!r} already")
-        self._nodes[name] = _Node(uplink)
+        self._uplinks[name] = None if uplink is None else _Uplink(name, uplink, self._streams)
 
     def route(self, source: str, target: str) -> Route:
         """The direction from one node to another, the same object every time. Raises: NotFound."""
         key = source, target
         route = self._routes.get(key)
         if route is None:
-            route = Route(self._kernel, self._stream, self._node(source), self._node(target))
-            self._routes[key] = route
+            route = self._routes[key] = Route(self._kernel, self._uplink(source), self._uplink(target))
         return route
 
     async def transfer(self, source: str, target: str, size: int) -> None:
         """Return when `size` bytes have crossed, in turns with whatever else crosses.
 
         Raises:
-            Disconnected: the way was cut for longer than `PATIENCE`.
+            Disconnected: the path was cut for longer than `PATIENCE`.
+            NotFound: there is no such node.
         """
-        route = self.route(source, target)
-        turn = route.turn() or size
+        there, back = self.route(source, target), self.route(target, source)
+        turn = there.turn or size
         while size > 0:
-            await self._passable(route)
+            await self._passable((source, target), there, back)
             now = min(size, turn)
-            await self._until(route.occupy(now))
-            if not route.is_cut:
+            await self._until(there.occupy(now))
+            if not there.is_cut:
                 size -= now
-        await self._until(self._kernel.now + route.latency)
+        await self._until(self._kernel.now + there.latency)
 
     def partition(self, node: str, cut: Cut = Cut.BOTH) -> None:
-        """Cut a node's uplink. Raises: NotFound, InvalidValue for a node on the backbone."""
-        for lane in self._lanes(node, cut):
-            lane.cut = True
+        """Cut a node's uplink. Partitions may overlap: each is mended by a `heal` of its own.
+
+        Raises:
+            NotFound: there is no such node. InvalidValue: it stands on the backbone.
+        """
+        for lane in self._link(node).lanes(cut):
+            lane.cuts += 1
         self._changed(node)
 
     def heal(self, node: str, cut: Cut = Cut.BOTH) -> None:
-        """Mend a node's uplink. Raises as `partition`."""
-        for lane in self._lanes(node, cut):
-            lane.cut = False
-        healed, self._healed = self._healed, []
-        for waiter in healed:
-            if not waiter.done():
-                waiter.set_result(None)
+        """End one `partition` of a node's uplink; a direction that is whole stays so. Raises as `partition`."""
+        for lane in self._link(node).lanes(cut):
+            lane.cuts = max(0, lane.cuts - 1)
+        for waiter in self._waiting.pop(node, []):
+            _settle(waiter)
         self._changed(node)
 
+    def is_cut(self, node: str) -> bool:
+        """Whether a node's uplink is cut in any direction. Raises: NotFound."""
+        uplink = self._uplink(node)
+        return uplink is not None and any(lane.cuts for lane in uplink.lanes(Cut.BOTH))
+
     def on_change(self, callback: Callable[[str], None]) -> None:
-        """Call back with the node's name whenever its uplink is cut or mended."""
+        """Call back with the node's name whenever its uplink was cut or mended. Must not raise."""
         self._listeners.append(callback)
 
-    def _lanes(self, name: str, cut: Cut) -> tuple[_Lane, ...]:
-        node = self._node(name)
-        if node.up is None or node.down is None:
+    def _uplink(self, name: str) -> _Uplink | None:
+        try:
+            return self._uplinks[name]
+        except KeyError:
+            raise NotFound(f"there is no node {name!r} on the network") from None
+
+    def _link(self, name: str) -> _Uplink:
+        uplink = self._uplink(name)
+        if uplink is None:
             raise InvalidValue(f"{name!r} stands on the backbone and has no uplink to cut")
-        match cut:
-            case Cut.BOTH:
-                return (node.up, node.down)
-            case Cut.TO_DEVICE:
-                return (node.down,)
-            case Cut.FROM_DEVICE:
-                return (node.up,)
+        return uplink
 
     def _changed(self, name: str) -> None:
         for listener in self._listeners:
             listener(name)
 
-    def _node(self, name: str) -> _Node:
-        try:
-            return self._nodes[name]
-        except KeyError:
-            raise NotFound(f"there is no node {name!r} on the network") from None
+    async def _passable(self, nodes: tuple[str, str], there: Route, back: Route) -> None:
+        """Wait until both directions get through."""
+        deadline = self._kernel.now + PATIENCE
+        while there.is_cut or back.is_cut:
+            if self._kernel.now >= deadline:
+                raise Disconnected(f"no way through for {PATIENCE}")
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            for node in nodes:
+                if self.is_cut(node):
+                    self._waiting.setdefault(node, []).append(waiter)
+            await self._until(deadline, waiter)
 
-    async def _passable(self, route: Route) -> None:
-        if not route.is_cut:
-            return
-        loop = asyncio.get_running_loop()
-        gone: asyncio.Future[None] = loop.create_future()
-        timer = self._kernel.after(PATIENCE, _settle, gone)
-        try:
-            while route.is_cut:
-                if gone.done():
-                    raise Disconnected(f"no way through for {PATIENCE}")
-                waiter: asyncio.Future[None] = loop.create_future()
-                self._healed.append(waiter)
-                gone.add_done_callback(lambda _, waiter=waiter: _settle(waiter))  # type: ignore[misc]  # bound now
-                await waiter
-        finally:
-            timer.cancel()
-
-    async def _until(self, when: int) -> None:
+    async def _until(self, when: int, waiter: asyncio.Future[None] | None = None) -> None:
+        """Wait until `when`, or until the waiter is settled before."""
         if when <= self._kernel.now:
             return
-        there: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        timer = self._kernel.at(when, _settle, there)
+        waiter = waiter or asyncio.get_running_loop().create_future()
+        timer = self._kernel.at(when, _settle, waiter)
         try:
-            await there
+            await waiter
         finally:
             timer.cancel()
 
