@@ -85,6 +85,7 @@ class _Agent:
                 leave=stop.set,
             )
         )
+        self._known_health: tuple[tuple[int, int, int], Health] | None = None
         self._vitals = Vitals(Role.STANDBY, self._health)
         self._heart = Heart(ports, config.timings, boot, me, self._vitals)
 
@@ -106,8 +107,8 @@ class _Agent:
         await self._ports.lock.acquire()
         self._vitals.role = Role.MANAGING
         self._reconciler.managing = True
-        self._hands.tell(LockHeld())
         self._reconciler.kick()
+        self._hands.tell(LockHeld())
         self._reports.want(await self._info())
         await self._heart.beat()
 
@@ -152,8 +153,11 @@ class _Agent:
         )
 
     def _health(self) -> Health:
-        workloads, healthy = self._reconciler.counts()
-        return Health(workloads=workloads, healthy=healthy, invalid_entries=len(self._desired.invalid))
+        now = (*self._reconciler.counts(), len(self._desired.invalid))
+        if self._known_health is None or self._known_health[0] != now:
+            workloads, healthy, invalid = now
+            self._known_health = now, Health(workloads=workloads, healthy=healthy, invalid_entries=invalid)
+        return self._known_health[1]
 
     def _stop_asked(self, request: Request) -> bytes | None:
         """Only the named instance answers: both of an overlap are asked."""

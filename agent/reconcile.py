@@ -40,19 +40,22 @@ class Reconciler:
         self._busy = False
         self._problems: dict[_Key, str] = {}
         self._states: dict[DeploymentName, WorkloadState] = {}
+        self._counts: tuple[int, int] | None = None
+        self._settled: tuple[ContainerFact, ...] | None = None
         self.managing = False
         self.draining = False
 
     def kick(self) -> None:
         """Something changed: look now."""
+        self._counts = self._settled = None
         self._kicked.set()
 
     def counts(self) -> tuple[int, int]:
         """The number of desired workloads this instance manages, and how many of them are healthy."""
-        if not self.managing:
-            return 0, 0
-        wanted = self._desired.workloads
-        return len(wanted), sum(self._healthy(name) for name in wanted)
+        if self._counts is None:
+            wanted = self._desired.workloads if self.managing else {}
+            self._counts = len(wanted), sum(self._healthy(name) for name in wanted)
+        return self._counts
 
     async def run(self) -> None:
         """For ever."""
@@ -87,11 +90,17 @@ class Reconciler:
     async def _once(self) -> None:
         self._busy = True
         try:
+            present = await self._containers.present()
+            if present == self._settled:
+                return  # Nothing has changed, here or there, since there was nothing to do.
             wanted = dict(self._desired.workloads)
             self._problems = {}
-            for action in workloads.plan(wanted, await self._containers.present()):
+            self._settled = None
+            actions = workloads.plan(wanted, present)
+            for action in actions:
                 await self._act(action)
-            present = await self._containers.present()
+            if actions:
+                present = await self._containers.present()
         except (Definite, Unknown) as error:
             _log.warning("the container engine does not answer: %s", error)
             self._problems = {(DeploymentName("engine"), DeploymentName("engine")): str(error)}
@@ -99,6 +108,8 @@ class Reconciler:
         finally:
             self._busy = False
         self._report(wanted, present)
+        if not actions and not self._kicked.is_set():
+            self._settled = present
 
     async def _act(self, action: Action) -> None:
         name = action.container.name if isinstance(action, Run) else action.name
@@ -118,6 +129,7 @@ class Reconciler:
             self._problems[(action.deployment, name)] = str(error)
 
     def _report(self, wanted: dict[DeploymentName, workloads.Wanted], present: tuple[ContainerFact, ...]) -> None:
+        self._counts = None
         for name in [name for name in self._states if name not in wanted]:
             del self._states[name]
             self._reports.withdraw(layout.workload_state(self._device, name))

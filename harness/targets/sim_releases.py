@@ -17,9 +17,9 @@ from fleet.contracts.ids import Architecture, Release, Sha256, Version
 from fleet.contracts.records import Artefact
 from harness.releases import Defect, ReleasePlan
 
-WEIGHT = 1024
+WEIGHT = 16 * 1024
 """How many bytes of the virtual wire one byte of a virtual release stands for (a real release has about 25 MB)."""
-SIZE = 24 * 1024
+SIZE = 1024
 ORIGIN = "http://releases.fleet.internal"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _CONTENT = "site-packages/agent/release.json"
