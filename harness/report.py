@@ -152,7 +152,7 @@ def _show_failure(out: Console, path: Path, result: Result) -> None:
     out.print()
     for line in result.trail:
         out.print(line, markup=False, soft_wrap=True)
-    if isinstance(result.verdict, Crashed):
+    if isinstance(result.verdict, Crashed | HarnessBroken) and result.verdict.traceback:
         out.print(result.verdict.traceback, markup=False, soft_wrap=True)
     style = _STYLES[type(result.verdict)]
     words = Text(f"{result.scenario}: {type(result.verdict).__name__}: {result.reason}", style=style)

@@ -124,7 +124,7 @@ def _fallen(error: Exception) -> Verdict:
     words = f"{type(error).__name__}: {error}"
     if isinstance(error, IllegalTransition) or (not isinstance(error, FleetError) and _is_production(error)):
         return Crashed(words, text)
-    return HarnessBroken(words if isinstance(error, FleetError) else f"{words}\n{text}")
+    return HarnessBroken(words, "" if isinstance(error, FleetError) else text)
 
 
 def _is_production(error: BaseException) -> bool:

@@ -47,6 +47,7 @@ class HarnessBroken:
     """The run says nothing about the system: a fault never happened, or the target or the harness failed."""
 
     why: str
+    traceback: str = ""
 
 
 Verdict = Held | Violated | Stuck | Crashed | NotApplicable | HarnessBroken
