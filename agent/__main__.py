@@ -1,4 +1,7 @@
-"""The `fleet-agent` program: chooses the real ports of this machine and runs the agent over them."""
+"""The `fleet-agent` command: chooses the real ports and starts the agent, or tells about the release it is.
+
+Exit codes: 0 done, 1 it failed, 2 the input was wrong and nothing was done.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,12 @@ import logging
 import os
 import signal
 import sys
-from hashlib import sha256
+from hashlib import file_digest
 from importlib.resources import files
 from pathlib import Path
 
 from agent import paths, selftest
-from agent.config import AgentFile, read_config
+from agent.config import AgentFile, below, load
 from agent.linux.disk import LinuxDisk
 from agent.linux.facts import read_facts
 from agent.linux.lock import LinuxLock
@@ -25,79 +28,84 @@ from agent.loop import run_agent
 from agent.ports import AgentBoot, AgentConfig, AgentPorts
 from fleet.adapters.clock import SystemChance, WallClock
 from fleet.adapters.http import HttpArtefacts
-from fleet.adapters.nats import NatsBus
-from fleet.adapters.nats_login import PasswordFile
-from fleet.contracts.errors import FleetError, InvalidValue
+from fleet.adapters.nats import NatsBus, PasswordFile
+from fleet.contracts.errors import FleetError
 from fleet.contracts.ids import Release, Sha256, Slot, Version
+
+WRONG_INPUT = 2
 
 
 def main() -> int:
-    """Parse the command line and do what it says. Returns the exit code: 2 for a wrong call or configuration."""
-    parser = argparse.ArgumentParser(prog="fleet-agent", description="The Harmony Fleet device agent.")
-    parser.add_argument("--version", action="store_true", help="print the version and the sha256 of this release")
-    parser.add_argument("--self-test", action="store_true", help="check that this release can run on this machine")
-    parser.add_argument("--slot", choices=[slot.value for slot in Slot], help="the unit this instance runs in")
-    parser.add_argument("--config", type=Path, help="another configuration file than the device's own")
-    arguments = parser.parse_args()
+    """Entry point of a release and of the `fleet-agent` command. Returns the exit code."""
+    arguments = _parser().parse_args()
     try:
-        release = own_release()
         if arguments.version:
-            print(f"{release.version} {release.sha256}")
-            return 0
-        if arguments.self_test:
-            sys.stdout.buffer.write(selftest.run(release))
-            return 0
-        if arguments.slot is None:
-            parser.error("name the slot to run in: --slot a or --slot b")
-        root = Path(os.environ.get("FLEET_ROOT") or "/")
-        config = read_config(arguments.config or _below(root, paths.CONFIG))
-    except (FleetError, ImportError) as error:
+            print(own_version())
+        elif arguments.self_test:
+            sys.stdout.buffer.write(selftest.run(own_release()))
+        else:
+            return _serve(arguments)
+    except FleetError as error:
         print(f"fleet-agent: {error}", file=sys.stderr)
-        return 2
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    return asyncio.run(_run(AgentBoot(release, Slot(arguments.slot)), config, root))
+        return WRONG_INPUT
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fleet-agent", description="The agent of one device of the fleet.")
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    parser.add_argument("--self-test", action="store_true", help="test this release on this machine and exit")
+    parser.add_argument("--slot", choices=[slot.value for slot in Slot], default=os.environ.get("FLEET_AGENT_SLOT"))
+    parser.add_argument("--config", type=Path, help="configuration file; else the one below FLEET_ROOT")
+    return parser
+
+
+def own_version() -> Version:
+    """The version this release was built as; a stand-in when it runs from source."""
+    about = files("agent") / "release.json"
+    if not about.is_file():
+        return Version("0.0.0-source")
+    return Version(json.loads(about.read_bytes())["version"])
 
 
 def own_release() -> Release:
-    """What this very file is: the version packed into it, and the hash of all its bytes.
+    """The release this process runs: the digest is that of the very file it was started from."""
+    with open(sys.argv[0], "rb") as file:
+        return Release(version=own_version(), sha256=Sha256(file_digest(file, "sha256").hexdigest()))
 
-    Raises:
-        InvalidValue: this is not a release but the source tree, or the release is damaged.
-    """
-    archive = Path(sys.argv[0])
-    packed = files("agent") / "release.json"
-    if not packed.is_file() or not archive.is_file():
-        raise InvalidValue("this is not a release; build one with `fleet release build`")
-    version = Version(json.loads(packed.read_text("utf-8"))["version"])
-    return Release(version=version, sha256=Sha256(sha256(archive.read_bytes()).hexdigest()))
+
+def _serve(arguments: argparse.Namespace) -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    root = Path(os.environ.get("FLEET_ROOT", "/"))
+    config = load(arguments.config or below(root, str(paths.CONFIG)))
+    boot = AgentBoot(release=own_release(), slot=Slot(arguments.slot or Slot.A.value))
+    return asyncio.run(_run(boot, config, root))
 
 
 async def _run(boot: AgentBoot, config: AgentFile, root: Path) -> int:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     clock, chance = WallClock(config.pace), SystemChance()
-    bus = NatsBus(config.nats_url, config.device, PasswordFile(config.nats_login), clock, chance)
-    environment = dict(os.environ, SHIV_ROOT=str(_below(root, paths.UNPACKED)))
+    login = PasswordFile(below(root, config.bus.login))
+    bus, artefacts = NatsBus(config.bus.url, config.device, login, clock, chance), HttpArtefacts(clock)
     ports = AgentPorts(
         clock=clock,
         chance=chance,
         bus=bus,
         disk=LinuxDisk(root),
         services=Systemd(),
-        programs=LinuxPrograms(root, environment, clock),
-        lock=LinuxLock(_below(root, paths.LOCK), clock),
+        programs=LinuxPrograms(root, os.environ, clock),
+        lock=LinuxLock(below(root, str(paths.LOCK)), clock),
         containers=Podman(),
-        artefacts=HttpArtefacts(clock),
+        artefacts=artefacts,
         facts=read_facts(root),
     )
     bus.start()
-    return await run_agent(boot, ports, AgentConfig(config.device), stop)
-
-
-def _below(root: Path, path: os.PathLike[str]) -> Path:
-    return root / os.fspath(path).lstrip("/")
+    try:
+        return await run_agent(boot, ports, AgentConfig(config.device), stop)
+    finally:
+        await artefacts.close()
 
 
 if __name__ == "__main__":

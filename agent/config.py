@@ -1,4 +1,9 @@
-"""The agent's configuration file, as enrolment writes it and the agent reads it at each start."""
+"""What an agent is told once, at enrolment: the file `/etc/fleet-agent/config.json`, parsed at the edge.
+
+    {"device": "dev-1", "bus": {"url": "nats://bus.example:4222", "login": "/etc/fleet-agent/login.json"}}
+
+The password is not in it: `login` names a private file, read anew at each connection.
+"""
 
 from __future__ import annotations
 
@@ -7,36 +12,41 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from fleet.contracts.errors import InvalidValue, NotFound
+from fleet.contracts.errors import InvalidValue
 from fleet.contracts.ids import DeviceId, Frozen
 
 
-class AgentFile(Frozen):
-    """What stands in `/etc/fleet-agent/config.json`.
+class BusConfig(Frozen):
+    """Where the bus is. `login` is a path on the device, to a file with `{"user": …, "password": …}`."""
 
-    `nats_login` is the path of a private file with user and password, read anew at each connection. `pace` is the
-    factor by which every timer of the agent runs faster than the wall; 1 everywhere but on test targets.
-    """
+    url: Annotated[str, Field(pattern=r"^(nats|tls)://[^\s/@]+$")]
+    login: Annotated[str, Field(pattern=r"^/\S+$")]
+
+
+class AgentFile(Frozen):
+    """The whole file. `pace` divides every interval of the agent; it is 1 on a real device."""
 
     device: DeviceId
-    nats_url: Annotated[str, Field(pattern=r"^(nats|tls)://[^\s]+$")]
-    nats_login: Path
-    pace: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    bus: BusConfig
+    pace: Annotated[float, Field(gt=0)] = 1.0
 
 
-def read_config(path: Path) -> AgentFile:
+def load(path: Path) -> AgentFile:
     """Read the file.
 
     Raises:
-        NotFound: there is none that can be read. InvalidValue: says which field is wrong, and quotes no value.
+        InvalidValue: it is missing or not what it should be. Names fields, never quotes values.
     """
     try:
-        data = path.read_bytes()
+        return AgentFile.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise NotFound(f"{path}: {error.strerror}; is this device enrolled?") from error
-    try:
-        return AgentFile.model_validate_json(data)
-    except ValidationError as problem:
-        first = problem.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise InvalidValue(f"{path}: {place}: {first['msg']}") from None
+        raise InvalidValue(f"{path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_input=False, include_context=False)
+        parts = [f"{'.'.join(map(str, problem['loc'])) or 'file'}: {problem['msg']}" for problem in problems[:5]]
+        raise InvalidValue(f"{path} is not an agent configuration: {'; '.join(parts)}") from None
+
+
+def below(root: Path, path: str) -> Path:
+    """Where a path on the device is on the machine that runs it."""
+    return root / path.lstrip("/")
