@@ -1,0 +1,293 @@
+"""The `fleet` command: chooses the adapters, and starts the operator or talks to its objects.
+
+Exit codes: 0 done, 1 it failed (the reason is on standard error), 2 the input was wrong and nothing was done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+import uvicorn
+from pydantic import ValidationError
+from rich.console import Console
+
+from fleet.adapters.clock import SystemChance, WallClock
+from fleet.adapters.nats import NatsBus, PasswordFile
+from fleet.adapters.nats_admin import NatsAdmin
+from fleet.adapters.objects import StandaloneObjects
+from fleet.commands import status as fleet_status
+from fleet.commands import tables, words
+from fleet.commands.config import FleetConfig, ReleasesConfig, explain, load
+from fleet.contracts.errors import FleetError, InvalidValue, Unavailable
+from fleet.contracts.ids import Architecture, DeploymentName, ObjectName, Version
+from fleet.contracts.layout import BUCKETS
+from fleet.contracts.objects import Device, Metadata, Object, Selector
+from fleet.contracts.podman import Container, PodmanScore
+from fleet.contracts.time import Duration
+from fleet.operator.loop import run_operator
+from fleet.operator.ports import OperatorConfig, OperatorPorts
+from fleet.releases.build import RUNNING_PYTHON, build
+from fleet.releases.server import app as release_app
+from fleet.scores import podman, upgrade
+from fleet.scores.outcome import Changed, Created, Unchanged, ensure
+from fleet.scores.upgrade import AgentUpgradeScore
+
+T = TypeVar("T")
+O = TypeVar("O", bound=Object)  # noqa: E741 - the one-letter name of the type variable, as in the ports
+
+FAILED, WRONG_INPUT = 1, 2
+CONNECT = Duration.seconds(10)
+
+command = typer.Typer(no_args_is_help=True, add_completion=False, help="Operate a fleet of devices.")
+operator_command = typer.Typer(no_args_is_help=True, help="The operator.")
+release_command = typer.Typer(no_args_is_help=True, help="Releases of the agent.")
+rollout_command = typer.Typer(no_args_is_help=True, help="Rollouts of a release.")
+deployment_command = typer.Typer(no_args_is_help=True, help="Workloads on devices.")
+device_command = typer.Typer(no_args_is_help=True, help="Devices of the fleet.")
+bus_command = typer.Typer(no_args_is_help=True, help="The message bus.")
+command.add_typer(operator_command, name="operator")
+command.add_typer(release_command, name="release")
+command.add_typer(rollout_command, name="rollout")
+command.add_typer(deployment_command, name="deployment")
+command.add_typer(device_command, name="device")
+command.add_typer(bus_command, name="bus")
+
+ConfigFile = Annotated[Path, typer.Option("--config", help="JSON file that says where the bus and the releases are.")]
+Labels = Annotated[list[str] | None, typer.Option("--label", help="name=value; may be given several times.")]
+
+
+def main() -> None:
+    """Entry point."""
+    try:
+        command()
+    except InvalidValue as error:
+        _complain(str(error), WRONG_INPUT)
+    except ValidationError as error:
+        _complain(explain(error), WRONG_INPUT)
+    except FleetError as error:
+        _complain(str(error) or type(error).__name__, FAILED)
+
+
+def _complain(text: str, code: int) -> None:
+    print(f"fleet: {text}", file=sys.stderr)
+    sys.exit(code)
+
+
+# --- what is chosen here ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """The adapters that every command needs."""
+
+    clock: WallClock
+    chance: SystemChance
+    bus: NatsBus
+    objects: StandaloneObjects
+
+
+@asynccontextmanager
+async def connection(config: FleetConfig) -> AsyncIterator[Connection]:
+    """The adapters, connecting; the bus is closed in the end."""
+    clock, chance = WallClock(config.pace), SystemChance()
+    login = PasswordFile(config.bus.login)
+    login.read()
+    bus = NatsBus(config.bus.url, config.bus.name, login, clock, chance)
+    bus.start()
+    try:
+        yield Connection(clock, chance, bus, StandaloneObjects(bus, chance))
+    finally:
+        await bus.close()
+
+
+def _with_connection(config: FleetConfig, work: Callable[[Connection], Awaitable[T]]) -> T:
+    """Connect, do the work, disconnect. Raises: Unavailable when there is no session in time."""
+
+    async def whole() -> T:
+        async with connection(config) as made:
+            established = asyncio.Event()
+            made.bus.on_session(established.set)
+            try:
+                async with made.clock.timeout(CONNECT):
+                    await established.wait()
+            except TimeoutError:
+                raise Unavailable(f"no connection to {config.bus.url} within {CONNECT}") from None
+            return await work(made)
+
+    return asyncio.run(whole())
+
+
+# --- operator -----------------------------------------------------------------------------------------
+
+
+@operator_command.command("run")
+def operator_run(config: ConfigFile) -> None:
+    """Run the operator until it is told to stop (SIGTERM, SIGINT)."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    raise typer.Exit(asyncio.run(_operate(load(config))))
+
+
+async def _operate(config: FleetConfig) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with connection(config) as made, _serving(config.releases):
+        ports = OperatorPorts(made.clock, made.chance, made.bus, made.objects)
+        return await run_operator(ports, OperatorConfig(), stop)
+
+
+class _ReleaseServer(uvicorn.Server):
+    """A server that leaves signals to the program it is part of."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def _serving(releases: ReleasesConfig | None) -> AsyncIterator[None]:
+    """Serve releases meanwhile, in this process and on this loop."""
+    if releases is None:
+        yield
+        return
+    application = release_app(releases.folder)
+    with _bound(releases) as listening:
+        logging.getLogger("fleet.releases").info("releases are served on port %s", listening.getsockname()[1])
+        settings = uvicorn.Config(application, log_config=None, access_log=False, lifespan="off")
+        server = _ReleaseServer(settings)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(server.serve(sockets=[listening]))
+            try:
+                yield
+            finally:
+                server.should_exit = True
+
+
+def _bound(releases: ReleasesConfig) -> socket.socket:
+    try:
+        return socket.create_server((releases.host, releases.port))
+    except OSError as error:
+        where = f"{releases.host}:{releases.port}"
+        raise InvalidValue(f"releases cannot be served on {where}: {error.strerror}") from error
+
+
+# --- objects ------------------------------------------------------------------------------------------
+
+
+@command.command()
+def status(
+    config: ConfigFile, as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False
+) -> None:
+    """Show devices, deployments, rollouts and unreadable entries."""
+    seen = _with_connection(load(config), lambda made: fleet_status.collect(made.bus, made.objects))
+    if as_json:
+        print(seen.to_json())
+    else:
+        tables.show(seen, Console())
+
+
+@rollout_command.command("create")
+def rollout_create(
+    name: str,
+    config: ConfigFile,
+    artefact: Annotated[list[Path], typer.Option(help="Release file; one per architecture.")],
+    group: Annotated[
+        list[str] | None, typer.Option(help="NAME[:label=value,…][@COUNT or @SHARE%]; in the order of their turns.")
+    ] = None,
+    releases_url: Annotated[str | None, typer.Option(help="Where devices fetch releases; else from --config.")] = None,
+) -> None:
+    """Upgrade devices to a release, or change what a rollout of that name asks for."""
+    told = load(config)
+    served_at = releases_url or (told.releases.url if told.releases is not None else None)
+    if served_at is None:
+        raise InvalidValue(
+            "nothing says where devices fetch releases: give --releases-url, or releases.url in --config"
+        )
+    artefacts = tuple(words.artefact(file, served_at.rstrip("/")) for file in artefact)
+    groups = tuple(words.group(text) for text in group or ["all"])
+    score = AgentUpgradeScore(name=ObjectName(name), artefacts=artefacts, groups=groups)
+    outcome = _with_connection(told, lambda made: upgrade.interpret(score, made.objects))
+    print(f"rollout {name} {_word(outcome)}: {artefacts[0].release.version} for {len(groups)} group(s)")
+
+
+@deployment_command.command("create")
+def deployment_create(
+    name: str,
+    config: ConfigFile,
+    image: Annotated[str, typer.Option(help="What to run.")],
+    select: Annotated[list[str] | None, typer.Option(help="label=value of the devices; all when not given.")] = None,
+    env: Annotated[list[str] | None, typer.Option(help="name=value for the container. No secrets.")] = None,
+    argument: Annotated[list[str] | None, typer.Option(help="A word of the container's command.")] = None,
+) -> None:
+    """Run a container on devices, or change what a deployment of that name asks for."""
+    container = Container(
+        name=DeploymentName(name),
+        image=image,
+        command=tuple(argument or ()),
+        environment=tuple(words.pairs(env or []).items()),
+    )
+    score, selector = PodmanScore(containers=(container,)), Selector(match_labels=words.pairs(select or []))
+    outcome = _with_connection(
+        load(config), lambda made: podman.interpret(score, ObjectName(name), selector, made.objects)
+    )
+    print(f"deployment {name} {_word(outcome)}")
+
+
+@device_command.command("create")
+def device_create(name: str, config: ConfigFile, label: Labels = None) -> None:
+    """Make a device known to the fleet, or add labels to it."""
+    item = Device(metadata=Metadata(name=ObjectName(name), labels=words.pairs(label or [])))
+    outcome = _with_connection(load(config), lambda made: ensure(made.objects, item))
+    print(f"device {name} {_word(outcome)}")
+
+
+def _word(outcome: Created[O] | Changed[O] | Unchanged[O]) -> str:
+    match outcome:
+        case Created():
+            return "created"
+        case Changed():
+            return "changed"
+        case Unchanged():
+            return "unchanged"
+
+
+# --- installation -------------------------------------------------------------------------------------
+
+
+@bus_command.command("prepare")
+def bus_prepare(config: ConfigFile) -> None:
+    """Make the buckets, or check that they stand as they should. Part of the installation."""
+
+    async def work(made: Connection) -> None:
+        admin = NatsAdmin(made.bus)
+        for spec in BUCKETS:
+            await admin.ensure_bucket(spec)
+
+    _with_connection(load(config), work)
+    print(f"{len(BUCKETS)} buckets stand")
+
+
+@release_command.command("build")
+def release_build(
+    version: str,
+    folder: Annotated[Path, typer.Option(help="Written to this folder.")],
+    architecture: Annotated[Architecture, typer.Option(help="Of the devices.")] = Architecture.AARCH64,
+    python: Annotated[str, typer.Option(help="Minor version of the interpreter on the devices.")] = RUNNING_PYTHON,
+) -> None:
+    """Build the agent of this source as a release."""
+    built = build(Version(version), architecture, folder, python=python)
+    print(f"{built.path}: {built.release}, {built.size} bytes")
+
+
+if __name__ == "__main__":
+    main()

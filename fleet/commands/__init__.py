@@ -1,0 +1,1 @@
+"""What the `fleet` command is made of, but for choosing adapters, which `fleet.__main__` does."""

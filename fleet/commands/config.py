@@ -1,0 +1,88 @@
+"""The configuration file of the `fleet` command: JSON, closed against unknown fields, its paths relative to itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+
+from fleet.contracts.errors import InvalidValue
+from fleet.contracts.ids import Frozen
+from fleet.identity.auth import Url
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class BusConfig(Frozen):
+    """The message bus.
+
+    Args:
+        url: `nats://host:port`.
+        login: a private file that holds `{"user": …, "password": …}`.
+        name: the client as the server knows it; decides on which subjects it gets its answers.
+    """
+
+    url: Annotated[str, Field(pattern=r"^nats://[^\s/]+:[0-9]{1,5}$")]
+    login: Path
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9-]{1,64}$")] = "operator"
+
+
+class ReleasesConfig(Frozen):
+    """Where releases are served from, and where.
+
+    Args:
+        folder: holds one file per release.
+        host, port: what the server binds; port 0 takes a free one.
+        url: under which devices reach it; what artefacts are given as their address.
+    """
+
+    folder: Path
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    url: Url = "http://127.0.0.1:8080"
+
+
+class FleetConfig(Frozen):
+    """Everything the command is told by its file.
+
+    Args:
+        bus: the message bus.
+        pace: all timers run this many times as fast. 1 in production.
+        releases: None when another server serves them.
+    """
+
+    bus: BusConfig
+    pace: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    releases: ReleasesConfig | None = None
+
+
+def load(path: Path) -> FleetConfig:
+    """Read the file.
+
+    Raises:
+        InvalidValue: it is missing or malformed. Names the fields.
+    """
+    try:
+        config = FleetConfig.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise InvalidValue(f"{path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise InvalidValue(f"{path} is not a configuration: {explain(error)}") from None
+    return _rooted(config, path.parent)
+
+
+def explain(error: ValidationError) -> str:
+    """The problems of a value, each with its field, on one line; quotes no value."""
+    problems = error.errors(include_url=False, include_input=False, include_context=False)
+    return "; ".join(
+        f"{'.'.join(str(part) for part in problem['loc']) or 'value'}: {problem['msg']}" for problem in problems
+    )
+
+
+def _rooted(config: FleetConfig, folder: Path) -> FleetConfig:
+    bus = config.bus.model_copy(update={"login": folder / config.bus.login})
+    releases = config.releases
+    if releases is not None:
+        releases = releases.model_copy(update={"folder": folder / releases.folder})
+    return config.model_copy(update={"bus": bus, "releases": releases})
