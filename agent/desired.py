@@ -17,7 +17,7 @@ from fleet.contracts import layout
 from fleet.contracts.errors import InvalidValue, Unavailable, Unknown
 from fleet.contracts.ids import DeploymentName, DeviceId, Revision
 from fleet.contracts.layout import Bucket, Invalid, Valid
-from fleet.contracts.records import DesiredAgent, DesiredWorkload, DesiredWorkloads
+from fleet.contracts.records import DesiredAgent, DesiredWorkload, DesiredWorkloads, Record
 from fleet.contracts.time import Duration
 
 _log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Desired:
         bus.on_session(self._due.set)
 
     async def run(self, clock: Clock, reread: Duration, retry: Duration) -> None:
-        """For ever: read everything at each new session, when something turned out to be missing, and every `reread`."""
+        """For ever: read everything at each session, when something turned out to be missing, and every `reread`."""
         while True:
             try:
                 async with clock.timeout(reread):
@@ -98,7 +98,7 @@ class Desired:
         if entry is not None:
             self.seen(entry)
 
-    def _stored(self, key: str, found: Valid[layout.Record] | Invalid) -> None:
+    def _stored(self, key: str, found: Valid[Record] | Invalid) -> None:
         match found:
             case Invalid(reason=reason):
                 _log.warning("%s at revision %d is skipped: %s", key, found.revision, reason)

@@ -102,7 +102,7 @@ def choose(files: Files, slot: str, boot: str) -> Choice:
     if starts < TRIALS:
         files.write(STATE + "/trials.json", json.dumps({"sha256": current.sha256, "starts": starts + 1}).encode())
         return current
-    reason = "%d starts without being verified" % starts
+    reason = f"{starts} starts without being verified"
     if attempt.boot == boot and attempt.release == current.sha256:
         return Nothing(reason + ": the old instance watches and will go back")
     _condemn(files, current, reason)

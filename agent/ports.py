@@ -40,7 +40,7 @@ class AgentPorts:
 
 @dataclass(frozen=True, slots=True)
 class AgentTimings:
-    """Every interval of the agent. Production values: a scenario never shortens one, a target paces the clock instead."""
+    """Every interval of the agent. Production values: no scenario shortens one, targets pace the clock instead."""
 
     heartbeat: Duration = Duration.seconds(30)
     heartbeat_jitter: Duration = Duration.seconds(3)

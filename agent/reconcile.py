@@ -71,7 +71,7 @@ class Reconciler:
                 await self._once()
 
     async def drain(self, deadline: Duration) -> str:
-        """Begin nothing new; return when nothing is under way and everything is healthy. The answer says why not, or ""."""
+        """Begin nothing new; return when nothing is under way and everything is healthy. Answers why not, or ""."""
         self.draining = True
         try:
             async with self._clock.timeout(deadline):

@@ -71,7 +71,7 @@ async def stage(disk: Disk, artefact: Artefact, fetching: Fetching) -> None:
     """
     release = artefact.release
     if await is_complete(disk, release):
-        return None
+        return
     await _refuse_other(disk, release)
     part = _part(release)
     await _check_space(disk, artefact, part)
@@ -81,7 +81,8 @@ async def stage(disk: Disk, artefact: Artefact, fetching: Fetching) -> None:
     if found != release.sha256:
         await disk.unlink(part)
         if resumed:  # A power cut may have torn what an earlier try had fetched: begin once more, from nothing.
-            return await stage(disk, artefact, fetching)
+            await stage(disk, artefact, fetching)
+            return
         raise Refused(f"the artefact has sha256 {found}, {release.sha256} was asked for")
     await _install(disk, release, part)
 

@@ -21,7 +21,7 @@ from fleet.contracts.time import Instant
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Base. `at` counts nanoseconds since the run began, on the clock of the target (paced where it runs in wall time)."""
+    """Base. `at` counts nanoseconds since the run began, on the target's clock (paced where that is wall time)."""
 
     at: Instant
 
@@ -99,7 +99,7 @@ class RequestSent(Event):
 
 @dataclass(frozen=True, slots=True)
 class ObjectStored(Event):
-    """An object behind the Kubernetes port was created or changed. `value` is its JSON, metadata and status included."""
+    """An object behind the Kubernetes port was created or changed. `value` is its JSON, status included."""
 
     kind: str
     name: str
@@ -263,7 +263,7 @@ def _bytes(event: Event) -> bytes:
 
 
 def to_json(event: Event) -> str:
-    """One JSON object: `{"at": …, "event": "AgentStarted", …}`. Bytes come as text when they are JSON, else in base64."""
+    """One JSON object: `{"at": …, "event": "AgentStarted", …}`. Bytes that are not JSON come in base64."""
     fields: dict[str, object] = {"at": int(event.at), "event": type(event).__name__}
     for name in _fields(type(event)):
         fields[name] = _plain(getattr(event, name))

@@ -9,7 +9,7 @@ from fleet.contracts.time import Duration, Instant
 
 
 class Clock(Protocol):
-    """The time of the machine a program runs on. All timers of the system go through it, so that one pace scales all."""
+    """The time of the machine a program runs on. All timers go through it, so that one pace scales them."""
 
     def wall(self) -> Instant:
         """The machine's idea of the time of day (Unix epoch). May be wrong and may jump, also backwards."""

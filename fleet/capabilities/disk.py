@@ -45,7 +45,7 @@ class Disk(Protocol):
         ...
 
     async def rename(self, source: PurePosixPath, target: PurePosixPath) -> None:
-        """Atomically give `source` the name `target`, replacing what had it. Works for files, links, and folders onto nothing."""
+        """Atomically give `source` the name `target`, replacing what had it. Files, links, and folders onto nothing."""
         ...
 
     async def symlink(self, target: PurePosixPath, link: PurePosixPath) -> None:

@@ -46,7 +46,7 @@ class Services(Protocol):
         ...
 
     async def stop(self, slot: Slot) -> None:
-        """Stop the unit: terminate, then kill after its grace period. Returns when the process is gone. Resets its failure count."""
+        """Terminate, then kill after the grace period; returns when the process is gone. Resets the failure count."""
         ...
 
     async def state(self, slot: Slot) -> UnitState:

@@ -26,7 +26,7 @@ class TokenSource(Protocol):
 
 
 class IdentityProvider(Protocol):
-    """The administrative side, used by enrolment and revocation only. Raises Conflict, NotFound, Unavailable, TimedOut."""
+    """The administrative side, for enrolment and revocation. Raises Conflict, NotFound, Unavailable, TimedOut."""
 
     async def create_device_user(self, device: DeviceId) -> str:
         """Make the machine user, or find it; returns its user id."""

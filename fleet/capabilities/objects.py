@@ -72,7 +72,7 @@ class Objects(Protocol):
         ...
 
     async def replace(self, item: O) -> O:
-        """Replace metadata labels and spec; the status stays. Raises: Conflict on another `resource_version`, NotFound."""
+        """Replace labels and spec; the status stays. Raises: Conflict on another `resource_version`, NotFound."""
         ...
 
     async def replace_status(self, item: O) -> O:

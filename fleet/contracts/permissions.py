@@ -14,7 +14,7 @@ from fleet.contracts.ids import DeviceId
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """Subject patterns one client may publish on and subscribe to. Replies to requests it received are always allowed."""
+    """Subject patterns one client may publish on and subscribe to. Replies to requests are always allowed."""
 
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]

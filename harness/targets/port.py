@@ -35,7 +35,7 @@ class FleetPlan:
 
 
 class Session(Protocol):
-    """One run on one target. All methods raise `FleetError` when the target itself fails: the harness is broken then."""
+    """One run on one target. All methods raise `FleetError` when the target itself fails."""
 
     @property
     def clock(self) -> Clock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, TypeVar, assert_never
 
 from agent.staging import install_first
@@ -119,11 +120,11 @@ class SimSession:
             await self._objects.create(Device(metadata=Metadata(name=ObjectName(device), labels=labels)))
         first = self._releases[self._plan.installed]
         stream = self._world.streams.stream("bring-up")
-        for device in self._devices.values():
-            await install_first(SimDisk(device.disk, ALWAYS), first.data, self._plan.installed)
-            device.disk.sync_all()
-            device.watch_disk()
-            self._world.kernel.after(int(stream.random() * BRING_UP), device.machine.boot)
+        for made in self._devices.values():
+            await install_first(SimDisk(made.disk, ALWAYS), first.data, self._plan.installed)
+            made.disk.sync_all()
+            made.watch_disk()
+            self._world.kernel.after(int(stream.random() * BRING_UP), made.machine.boot)
 
     async def inject(self, fault: Fault) -> Callable[[], Awaitable[None]] | None:
         """See `Session.inject`."""
@@ -148,14 +149,18 @@ class SimSession:
                 return _ending(machine.boot)
             case Partition(devices, direction):
                 cut = Cut(direction.value)
-                for device in devices:
-                    self._world.network.partition(device, cut)
-                return _ending(lambda: [self._world.network.heal(device, cut) for device in devices])
+                for node in devices:
+                    self._world.network.partition(node, cut)
+                return _ending(partial(self._heal, devices, cut))
             case _:
                 assert_never(fault)
 
     async def settle(self) -> None:
         """See `Session.settle`: the world records everything as it happens."""
+
+    def _heal(self, devices: tuple[DeviceId, ...], cut: Cut) -> None:
+        for device in devices:
+            self._world.network.heal(device, cut)
 
     def _device(self, device: DeviceId) -> VirtualDevice:
         try:

@@ -23,7 +23,9 @@ DEVICES = "20"
 def run(path: Path, folder: Path, **disturbance: str) -> dict[str, object]:
     command = [sys.executable, "-m", "harness.cli", "run", str(path), "--json", "--seed", "7", "--devices", DEVICES]
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | disturbance
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.stdout, done.stderr
     result: dict[str, object] = json.loads(done.stdout)
     return result | {"stderr": done.stderr}
@@ -37,9 +39,7 @@ def test_there_are_scenarios() -> None:
 def test_holds_and_is_the_same_run_in_a_disturbed_process(path: Path, tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         calm = pool.submit(run, path, ROOT, PYTHONHASHSEED="0", TZ="UTC")
-        disturbed = pool.submit(
-            run, path, tmp_path, PYTHONHASHSEED="4242", TZ="Asia/Kathmandu", PYTHONMALLOC="malloc"
-        )
+        disturbed = pool.submit(run, path, tmp_path, PYTHONHASHSEED="4242", TZ="Asia/Kathmandu", PYTHONMALLOC="malloc")
     first, second = calm.result(), disturbed.result()
     assert first["verdict"] == "Held", first
     assert first["journal_sha256"] == second["journal_sha256"]
