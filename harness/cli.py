@@ -84,7 +84,8 @@ def list_scenarios(paths: Paths) -> None:
         loaded = [load(path) for path in _files(paths)]
     except ScenarioError as error:
         _refuse(str(error))
-    table = Table("scenario", "devices", "proves", "file", box=None, pad_edge=False)
+    table = Table("scenario", "devices", "proves", box=None, pad_edge=False)
+    table.add_column("file", overflow="fold")
     for item in loaded:
         about = item.scenario.scenario
         table.add_row(about.name, str(item.scenario.fleet.devices), about.proves, str(item.path))
