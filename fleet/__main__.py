@@ -48,7 +48,9 @@ O = TypeVar("O", bound=Object)  # noqa: E741 - the one-letter name of the type v
 FAILED, WRONG_INPUT = 1, 2
 CONNECT = Duration.seconds(10)
 
-command = typer.Typer(no_args_is_help=True, add_completion=False, help="Operate a fleet of devices.")
+command = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Operate a fleet of devices."
+)
 operator_command = typer.Typer(no_args_is_help=True, help="The operator.")
 release_command = typer.Typer(no_args_is_help=True, help="Releases of the agent.")
 rollout_command = typer.Typer(no_args_is_help=True, help="Rollouts of a release.")
