@@ -257,7 +257,7 @@ class SimLoop(BaseEventLoop):
                 number = len(ready)  # what is ready by now, and not what that makes ready, as in a stock loop
                 budget -= number
                 if budget < 0:
-                    raise Livelock(self._what_spins())
+                    raise Livelock(self._what_spins(ready[-1]))
                 for _ in range(number):
                     handle = popleft()
                     callback = handle._callback
@@ -280,7 +280,10 @@ class SimLoop(BaseEventLoop):
                 when, _, _, entry = queue[0]
                 if when != kernel._now:
                     budget = SAME_INSTANT
+                elif budget < 0:
+                    raise Livelock(self._what_spins(entry))
                 if not isinstance(entry, Entry):
+                    budget -= 1
                     kernel.step()
                     continue
                 heappop(queue)
@@ -390,10 +393,10 @@ class SimLoop(BaseEventLoop):
         shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
         return f"nothing is scheduled at {self.kernel.now} ns, nor ever will be; what waits: {shown or 'nothing'}"
 
-    def _what_spins(self) -> str:
-        last = self._ready[-1]._callback
-        task = getattr(last, "__self__", None)
-        name = task.where() if isinstance(task, SimTask) else getattr(last, "__qualname__", type(last).__name__)
+    def _what_spins(self, item: object) -> str:
+        callback = getattr(item, "_callback", item)
+        task = getattr(callback, "__self__", None)
+        name = task.where() if isinstance(task, SimTask) else getattr(callback, "__qualname__", type(callback).__name__)
         return f"{SAME_INSTANT} callbacks without time passing, at {self.kernel.now} ns; the next one is of {name}"
 
 

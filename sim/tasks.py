@@ -75,10 +75,6 @@ class SimTask(asyncio.Task[Any]):
         """Whether it ended with an exception that nobody has retrieved."""
         return self._log_traceback
 
-    def disregard(self) -> None:
-        """Its exception was dealt with, or is of no interest any more."""
-        self._log_traceback = False
-
     def where(self) -> str:
         """What it is, and where it stands, for people."""
         coroutine = self.get_coro()
@@ -104,8 +100,13 @@ def _number(item: SimFuture | SimTask) -> int:
         return item._number
 
 
-_OURS: Final = 3
-"""References to a task that are the watch's own while it counts them: its list, its variable, the call that counts."""
+def _references(items: list[Any]) -> list[int]:
+    """How many references there are to each item, those of the list and of counting included."""
+    return [sys.getrefcount(item) for item in items]
+
+
+_OURS: Final = _references([object()])[0]
+"""References to an item that nobody but the list holds."""
 
 
 class Failed:
@@ -133,30 +134,24 @@ class Failed:
     def lost(self) -> list[tuple[Owner | None, BaseException]]:
         """The exceptions that nobody can retrieve any more, oldest first. They are not told of again."""
         self.fresh = False
-        return self._take(lambda task, references: references <= _OURS)
+        return self._take([references <= _OURS for references in _references(self._tasks)])
 
     def left_by(self, owner: Owner | None) -> list[BaseException]:
         """The exceptions that an owner leaves behind at its end, oldest first. They are not told of again."""
-        return [error for _, error in self._take(lambda task, references: task.owner is owner)]
+        return [error for _, error in self._take([task.owner is owner for task in self._tasks])]
 
-    def _take(self, wanted: _Wanted) -> list[tuple[Owner | None, BaseException]]:
+    def _take(self, wanted: list[bool]) -> list[tuple[Owner | None, BaseException]]:
         taken: list[tuple[Owner | None, BaseException]] = []
         kept: list[SimTask] = []
-        for task in self._tasks:
-            if not task.has_failed_unheard:
-                continue
-            if wanted(task, sys.getrefcount(task)):
+        for task, is_wanted in zip(self._tasks, wanted, strict=True):
+            if task.has_failed_unheard and is_wanted:
                 error = task.exception()
                 assert error is not None
                 taken.append((task.owner, error))
-            else:
+            elif task.has_failed_unheard:
                 kept.append(task)
         self._tasks = kept
         return taken
-
-
-class _Wanted(Protocol):
-    def __call__(self, task: SimTask, references: int) -> bool: ...
 
 
 _Suspended = Coroutine[Any, Any, Any] | Generator[Any, Any, Any]
