@@ -177,7 +177,7 @@ def _text(found: dict[str, object], name: str) -> str:
 
 
 class RealFiles:
-    """The disk of this machine, below a root."""
+    """The disk of this machine, below a root. Links are kept with the root in front, as the agent keeps them."""
 
     def __init__(self, root: str) -> None:
         self._root = root.rstrip("/")
@@ -205,9 +205,10 @@ class RealFiles:
     def link(self, path: str) -> str | None:
         """See `Files.link`."""
         try:
-            return os.readlink(self._root + path)
+            target = os.readlink(self._root + path)
         except OSError:
             return None
+        return target[len(self._root) :] if target.startswith(self._root + "/") else target
 
     def swap(self, link: str, target: str) -> None:
         """See `Files.swap`."""
@@ -215,7 +216,7 @@ class RealFiles:
         temporary = real + ".swap-launcher"
         if os.path.lexists(temporary):
             os.unlink(temporary)
-        os.symlink(target, temporary)
+        os.symlink(self._root + target, temporary)
         os.replace(temporary, real)
         _sync_folder(os.path.dirname(real))
 

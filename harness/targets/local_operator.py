@@ -1,0 +1,81 @@
+"""The production operator as a child process, kept up as a Kubernetes Deployment of one replica would."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from fleet.capabilities.clock import Clock
+from fleet.contracts.errors import NotFound
+from fleet.contracts.time import Duration
+from harness.targets.local_process import Child
+from sim.journal import Journal, OperatorEnded, OperatorStarted
+
+BACK_OFF: Final = Duration.seconds(10)
+"""A container that ended by itself is started again after this: the kubelet's first back-off, as it documents it."""
+REPLICA: Final = 0
+_GRACE: Final = Duration.seconds(10)
+
+
+class LocalOperator:
+    """One replica.
+
+    Args:
+        program: its command line; the first word is an absolute path.
+        clock: the run's. Its pace is also that of the operator.
+        real: not paced, for how long an end may take.
+    """
+
+    def __init__(
+        self,
+        program: tuple[str, ...],
+        log: Path,
+        environment: Mapping[str, str],
+        journal: Journal,
+        clock: Clock,
+        real: Clock,
+    ) -> None:
+        self._program = program
+        self._log = log
+        self._environment = environment
+        self._journal = journal
+        self._clock = clock
+        self._real = real
+        self._child: Child | None = None
+        self._wanted = asyncio.Event()
+        self._gone = asyncio.Event()
+
+    def start(self) -> None:
+        """Let `keep` start it. Nothing happens when it runs."""
+        self._wanted.set()
+
+    async def kill(self) -> None:
+        """kill -9. It stays down until `start`. Raises: NotFound when it does not run."""
+        if self._child is None:
+            raise NotFound("no operator runs")
+        self._wanted.clear()
+        self._child.kill()
+        await self._gone.wait()
+
+    async def keep(self) -> None:
+        """Run it for as long as it is wanted, until cancelled; then it is ended in order."""
+        try:
+            while True:
+                await self._wanted.wait()
+                await self._run_once()
+                if self._wanted.is_set():
+                    await self._clock.sleep(BACK_OFF)
+        finally:
+            if self._child is not None:
+                await self._child.stop(self._real, _GRACE)
+
+    async def _run_once(self) -> None:
+        self._child = await Child.start(self._program, self._log, self._environment)
+        self._gone.clear()
+        self._journal.record(OperatorStarted(self._clock.monotonic(), REPLICA))
+        code = await self._child.wait()
+        self._child = None
+        self._journal.record(OperatorEnded(self._clock.monotonic(), REPLICA, code))
+        self._gone.set()

@@ -1,0 +1,101 @@
+"""Where things stand in the folder of a run on real parts, and the files its programs are given."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from agent import launcher, paths
+from agent.config import AgentFile, BusConfig
+from agent.linux.disk import LinuxDisk
+from agent.staging import install_first
+from fleet.commands import config as fleet_command
+from fleet.contracts.ids import DeviceId
+from fleet.releases.build import BuiltRelease
+
+_LINES: Final = 15
+"""Of each log, in the report of a run that failed."""
+_LOGIN: Final = paths.CONFIG.with_name("login.json")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Everything of one run."""
+
+    path: Path
+
+    @property
+    def nats(self) -> Path:
+        """The server's configuration, store and log."""
+        return self.path / "nats"
+
+    @property
+    def releases(self) -> Path:
+        """What the operator serves."""
+        return self.path / "releases"
+
+    @property
+    def operator_config(self) -> Path:
+        """What the operator is given."""
+        return self.path / "operator.json"
+
+    @property
+    def operator_log(self) -> Path:
+        """What the operator says, over all its starts."""
+        return self.path / "operator.log"
+
+    def device(self, device: DeviceId) -> Path:
+        """The root folder of a device."""
+        return self.path / "devices" / device
+
+    def logs(self) -> list[Path]:
+        """Every log there is, sorted."""
+        found = [self.operator_log, self.nats / "nats.log", *self.path.glob("devices/*/var/log/*.log")]
+        return sorted(path for path in found if path.is_file())
+
+    def last_words(self) -> str:
+        """The end of every log that says something, under its name."""
+        parts = []
+        for path in self.logs():
+            lines = path.read_text("utf-8", "replace").splitlines()[-_LINES:]
+            if lines:
+                parts.append("\n".join((f"--- {path.relative_to(self.path)}", *lines)))
+        return "\n".join(parts)
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+        return port
+
+
+def operator_config(folder: RunFolder, bus: str, login: Path, port: int, pace: float) -> fleet_command.FleetConfig:
+    """The operator's configuration: it serves the releases itself, as it does by default."""
+    served = fleet_command.ReleasesConfig(folder=folder.releases, port=port, url=f"http://127.0.0.1:{port}")
+    return fleet_command.FleetConfig(bus=fleet_command.BusConfig(url=bus, login=login), pace=pace, releases=served)
+
+
+def agent_config(device: DeviceId, bus: str, pace: float) -> AgentFile:
+    """A device's configuration."""
+    return AgentFile(device=device, bus=BusConfig(url=bus, login=str(_LOGIN)), pace=pace)
+
+
+async def set_up_device(root: Path, config: AgentFile, login: Path, first: BuiltRelease) -> None:
+    """Put on a device's disk what its set-up will: boot guard, configuration, login, first release, verified.
+
+    Raises: as `agent.staging.install_first`.
+    """
+    _put(root, paths.LAUNCHER, Path(launcher.__file__).read_bytes())
+    _put(root, paths.CONFIG, config.model_dump_json().encode())
+    _put(root, _LOGIN, login.read_bytes())
+    await install_first(LinuxDisk(root), first.path.read_bytes(), first.release.version)
+
+
+def _put(root: Path, path: PurePosixPath, data: bytes) -> None:
+    file = root / path.relative_to("/")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch(0o600)
+    file.write_bytes(data)
