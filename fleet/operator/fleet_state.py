@@ -33,6 +33,7 @@ from fleet.contracts.records import (
 from fleet.contracts.time import Duration, Instant
 
 NOTHING = Revision(0)
+_BEGINNING = Instant(0)
 READ_BUCKETS = (Bucket.DESIRED, Bucket.STATE, Bucket.INFO, Bucket.HEARTBEAT)
 """The buckets the operator reads, in the order in which it reads them."""
 
@@ -97,7 +98,7 @@ class DeviceView:
     reports: dict[DeploymentName, tuple[Revision, WorkloadState]] = field(default_factory=dict)
     slots: dict[Slot, Seen] = field(default_factory=dict)
 
-    sign: Instant = Instant(0)
+    sign: Instant = _BEGINNING
     """The last sign of life, or what stands for it when the operator has only just begun to listen."""
     alive: bool = False
     """Gave a sign within the time that makes a device stale."""

@@ -163,16 +163,7 @@ class Plan:
     def put(self, item: AgentRollout) -> bool:
         """Take an accepted rollout in; answers whether devices have to be assigned again."""
         known = self.rollouts.get(item.name)
-        if known is not None and known.object.spec == item.spec and known.object.metadata == item.metadata:
-            known.object = item
-            return False
-        same = (
-            known is not None
-            and known.object.spec == item.spec
-            and known.object.metadata.generation == item.metadata.generation
-            and known.object.status.sequence == item.status.sequence
-        )
-        if known is not None and same:
+        if known is not None and _asks_the_same(known.object, item):
             known.object = item
             return False
         if known is not None:
@@ -247,6 +238,11 @@ class Plan:
         if others >= limit:
             return f"{others} of at most {limit} devices of group {group.spec.name} are unavailable"
         return None
+
+
+def _asks_the_same(one: AgentRollout, other: AgentRollout) -> bool:
+    place = (one.metadata.generation, one.status.sequence)
+    return place == (other.metadata.generation, other.status.sequence) and one.spec == other.spec
 
 
 def _order(rollout: Rollout) -> tuple[int, str]:

@@ -132,7 +132,7 @@ class Agent:
 class World:
     """Buckets, objects and agents around one operator brain."""
 
-    def __init__(self, count: int, limit: MaxUnavailable | None = None, deliver: bool = True) -> None:
+    def __init__(self, count: int, limit: MaxUnavailable | None = None) -> None:
         self.timings = OperatorTimings()
         self.now = Instant(0)
         self.buckets: dict[Bucket, dict[str, Entry]] = {bucket: {} for bucket in Bucket}
@@ -146,6 +146,8 @@ class World:
         self.stops: list[StopRequest] = []
         self.reports: list[str] = []
         self.silent: dict[DeviceId, None] = {}
+        self.lossy = False
+        """The bus pushes nothing to the operator."""
         self.deaf = False
         """No stop reaches any device."""
         self.brain = Brain(self.timings)
@@ -170,7 +172,8 @@ class World:
         revision = Revision(self.revisions[bucket])
         entry = Stored(bucket, key, revision, value)
         self.buckets[bucket][key] = entry
-        self.take(self.brain.entry(EntrySeen(entry, True, self.now)))
+        if not self.lossy:
+            self.take(self.brain.entry(EntrySeen(entry, True, self.now)))
         return revision
 
     def write(self, record: Record) -> Revision:
@@ -263,8 +266,9 @@ class World:
         match instruction:
             case Update(key=key, record=record, last=last):
                 if self.last(key) == last:
-                    revision = self.put(Bucket.DESIRED, key, layout.encode(record))
-                    assert revision
+                    self.put(Bucket.DESIRED, key, layout.encode(record))
+                    own = self.buckets[Bucket.DESIRED][key]
+                    self.take(self.brain.entry(EntrySeen(own, False, self.now)))
                 elif key in self.buckets[Bucket.DESIRED]:
                     self.take(self.brain.entry(EntrySeen(self.buckets[Bucket.DESIRED][key], False, self.now)))
                 self.tell(KeyWriteEnded(key, self.now))
@@ -845,6 +849,52 @@ def test_rolling_back_is_a_rollout_of_the_former_release() -> None:
     assert world.status("back").status.phase is RolloutPhase.COMPLETE
 
 
+def test_an_attempt_under_way_is_brought_to_its_end_without_its_rollout() -> None:
+    world = overlapping()
+    world.remove_object(AgentRollout, "r")
+    world.hurry(10)
+    assert world.agents[PI].release == NEW
+    assert world.stops
+
+
+def test_no_slot_for_an_attempt_whose_rollout_is_gone() -> None:
+    world = started(1)
+    world.rollout("r", NEW)
+    world.carry_out()
+    world.remove_object(AgentRollout, "r")
+    world.hurry(5)
+    assert world.agents[PI].phase is UpgradePhase.LOCKING
+    assert not world.agents[PI].held
+
+
+def test_the_next_group_begins_when_the_devices_of_the_one_before_are_deleted() -> None:
+    world = World(2)
+    item = world.device("pi-0")
+    world.store_object(item.changed(metadata=item.metadata.model_copy(update={"labels": {"ring": "first"}})))
+    world.start()
+    world.pass_time(Duration.minutes(1))
+    world.rollout("r", NEW, group("a", world.limit, ring="first"), group("b", world.limit))
+    world.carry_out()
+    assert world.desired(DeviceId("pi-1")) is None
+    world.remove_object(Device, "pi-0")
+    world.hurry(20)
+    status = world.status("r").status
+    assert (status.phase, status.total, status.upgraded) == (RolloutPhase.COMPLETE, 1, 1)
+
+
+def test_a_device_that_joins_later_is_upgraded_too() -> None:
+    world = started(1)
+    world.rollout("r", NEW)
+    world.hurry(20)
+    late = DeviceId("late")
+    world.agents[late] = Agent(late)
+    world.write(world.info(world.agents[late]))
+    world.store_object(Device(metadata=Metadata(name=ObjectName(late))))
+    world.hurry(20)
+    assert world.agents[late].release == NEW
+    assert world.status("r").status.upgraded == 2
+
+
 def test_no_slot_before_everything_was_read() -> None:
     world = overlapping()
     desired = world.desired(PI)
@@ -1068,7 +1118,22 @@ def test_retry_numbers() -> None:
 
 # --- any interruption --------------------------------------------------------------------------------
 
-STEPS = ("act", "act", "act", "beat", "beat", "write", "write", "time", "fail", "defer", "reboot", "silence", "crash")
+STEPS = (
+    "act",
+    "act",
+    "act",
+    "beat",
+    "beat",
+    "write",
+    "write",
+    "time",
+    "fail",
+    "defer",
+    "reboot",
+    "silence",
+    "crash",
+    "lose",
+)
 
 
 def test_a_slot_that_was_given_just_before_a_crash_is_not_given_again() -> None:
@@ -1112,6 +1177,8 @@ def test_limits_and_order_hold_through_any_crash_and_everything_ends(steps: list
                 world.reboot(device)
             case "silence":
                 world.silent[device] = None
+            case "lose":
+                world.lossy = flag
             case "crash":
                 if flag and world.pending:
                     late = world.pending[0]
@@ -1121,8 +1188,10 @@ def test_limits_and_order_hold_through_any_crash_and_everything_ends(steps: list
                 else:
                     world.start()
         assert world.holding <= 2
+    world.lossy = False
+    for bucket in READ_BUCKETS:
+        world.read(bucket)
     world.settle()
-    world.silent.clear()
     world.hurry(60)
     assert world.holding == 0
     status = world.status("r").status
