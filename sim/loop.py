@@ -329,11 +329,15 @@ class SimLoop(BaseEventLoop):
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Asyncio has found something wrong, mostly while collecting garbage: told at the end of the run.
 
-        Not at once, because garbage is collected when it is: a run would end at another moment each time.
+        Not at once, because garbage is collected when it is: a run would end at another moment each time. Nothing is
+        told of what dead processes leave behind.
         """
+        source = context.get("task") or context.get("future")
+        if self._closed or (isinstance(source, SimTask) and source.owner is not None and not source.owner.alive):
+            return
         if self._exception_handler is not None:
             self._exception_handler(self, context)
-        elif not self._closed:
+        else:
             self._complaints.append(context.get("exception") or Unretrieved(str(context.get("message"))))
 
     # --- asynchronous generators ---------------------------------------------------------------------

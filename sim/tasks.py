@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import sys
 from asyncio.tasks import _unregister_task
-from collections.abc import AsyncGenerator, Coroutine, Generator
+from collections.abc import AsyncGenerator
 from contextvars import Context, ContextVar
+from types import CoroutineType
 from typing import Any, Final, Protocol
 
 
@@ -79,13 +80,10 @@ class SimTask(asyncio.Task[Any]):
         """What it is, and where it stands, for people."""
         coroutine = self.get_coro()
         name = getattr(coroutine, "__qualname__", "?")
-        inner: object = coroutine
-        frame = None
-        while inner is not None:
-            frame = getattr(inner, "cr_frame", None) or frame
-            inner = getattr(inner, "cr_await", None)
-        if frame is None:
+        frames = [frame for inner in _chain(self) if (frame := inner.cr_frame) is not None]
+        if not frames:
             return f"{self.get_name()} ({name})"
+        frame = frames[-1]
         file = frame.f_code.co_filename.rpartition("/")[2]
         return f"{self.get_name()} ({name}, at {file}:{frame.f_lineno} in {frame.f_code.co_name})"
 
@@ -154,8 +152,6 @@ class Failed:
         return taken
 
 
-_Suspended = Coroutine[Any, Any, Any] | Generator[Any, Any, Any]
-
 _ROUNDS: Final = 100
 """Times that a coroutine is asked to end before it is left alone for ever."""
 
@@ -192,13 +188,24 @@ class Graveyard:
         """Take everything apart. The loop is closed by now: a generator's finaliser does nothing any more."""
         tasks, self._tasks = self._tasks, []
         for task in tasks:
-            coroutine = task.get_coro()
-            if not _has_ended(context_of(task.owner), coroutine):
-                _undying.append(task)
+            context = context_of(task.owner)
+            for coroutine in reversed(_chain(task)):
+                if not _has_ended(context, coroutine):
+                    _undying.append(coroutine)
         self._generators.clear()
 
 
-def _has_ended(context: Context, coroutine: _Suspended) -> bool:
+def _chain(task: SimTask) -> list[CoroutineType[Any, Any, Any]]:
+    """The coroutines of a task, from the outermost to the one that waits."""
+    chain: list[CoroutineType[Any, Any, Any]] = []
+    inner: object = task.get_coro()
+    while isinstance(inner, CoroutineType):
+        chain.append(inner)
+        inner = inner.cr_await
+    return chain
+
+
+def _has_ended(context: Context, coroutine: CoroutineType[Any, Any, Any]) -> bool:
     """Whether a coroutine could be made to end."""
     for _ in range(_ROUNDS):
         try:
