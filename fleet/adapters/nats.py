@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -372,8 +372,7 @@ class NatsBus:
         while True:
             session = _Session(self._on_inbox)
             try:
-                async with self._clock.timeout(self._timings.dial):
-                    await self._dial(session)
+                await self._dial(session)
                 await self._keep(session)
             except Exception as error:  # noqa: BLE001 - said once per outage; whatever it was, the next client is a new one
                 self._complain(error)
@@ -386,7 +385,7 @@ class NatsBus:
     async def _dial(self, session: _Session) -> None:
         """Connect, subscribe, and have the server confirm that it has taken both in."""
         login = self._login.read()
-        await session.client.connect(
+        connecting = session.client.connect(
             servers=[self._url],
             name=self._name,
             user=login.user,
@@ -398,13 +397,14 @@ class NatsBus:
             ping_interval=_FOR_EVER,
             error_cb=session.on_error,
         )
+        await self._within(connecting, self._timings.dial)
         if not session.client.on_deaf(session.ended.set):
             raise Unavailable("the server ended the connection at once")
         session.client.say(f"SUB {self._inbox}.* {_INBOX_SID}\r\n".encode())
         for listener in self._listeners:
             session.subscribe(listener)
         self._session = session
-        await session.client.flush(timeout=_FOR_EVER)
+        await self._within(session.client.flush(timeout=_FOR_EVER), self._timings.dial)
 
     async def _keep(self, session: _Session) -> None:
         """Return when the connection has ended."""
@@ -424,10 +424,26 @@ class NatsBus:
         try:
             while True:
                 await self._clock.sleep(ping)
-                async with self._clock.timeout(ping * self._timings.missed_pings):
-                    await session.client.flush(timeout=_FOR_EVER)
+                pong = session.client.flush(timeout=_FOR_EVER)
+                await self._within(pong, ping * self._timings.missed_pings)
         except (NatsError, OSError, TimeoutError):
             session.ended.set()
+
+    async def _within(self, work: Coroutine[object, object, None], limit: Duration) -> None:
+        """Run a coroutine of the library as a task of its own: some of them swallow the cancellation of their caller.
+
+        Raises:
+            TimeoutError, and whatever the work raises.
+        """
+        task = asyncio.get_running_loop().create_task(work)
+        try:
+            async with self._clock.timeout(limit):
+                await asyncio.wait((task,))
+        finally:
+            if not task.done():
+                task.cancel()
+                task.add_done_callback(_forget)
+        task.result()
 
     def _drop(self, session: _Session) -> None:
         session.greeted = False
@@ -443,10 +459,9 @@ class NatsBus:
     async def _leave(self, session: _Session) -> None:
         """Close the library's client: what was said is sent before, if the connection still stands."""
         try:
-            async with self._clock.timeout(self._timings.leave):
-                await session.client.close()
-        except (NatsError, OSError, TimeoutError) as error:
-            _log.info("the connection to the bus could not be closed in order: %s", type(error).__name__)
+            await self._within(session.client.close(), self._timings.leave)
+        except Exception as error:  # noqa: BLE001 - logged; the client is thrown away, and a new one must follow
+            _log.debug("the connection to the bus could not be closed in order: %s", type(error).__name__)
         finally:
             session.client.abort()
 
@@ -455,6 +470,12 @@ class NatsBus:
         if not self._complained:
             self._complained = True
             _log.warning("no connection to the bus: %s: %s", type(error).__name__, error)
+
+
+def _forget(task: asyncio.Task[None]) -> None:
+    """Take note of how an abandoned task ended, so that nobody else has to."""
+    if not task.cancelled() and task.exception() is not None:
+        _log.debug("an abandoned step of the bus client ended with %s", type(task.exception()).__name__)
 
 
 async def _next(answers: asyncio.Queue[Frame | Disconnected]) -> Frame:

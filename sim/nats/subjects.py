@@ -104,7 +104,7 @@ class Interest(Generic[T]):
             table.pop(key, None)
 
     def of(self, subject: str) -> tuple[T, ...]:
-        """The listeners to a literal subject, one entry per matching pattern. None if it has a wildcard or white space."""
+        """The listeners to a literal subject, one entry per matching pattern."""
         found = self._remembered.get(subject)
         if found is None:
             found = self._find(subject)

@@ -11,8 +11,10 @@ import pytest
 from fleet.adapters.clock import SystemChance, WallClock
 from fleet.adapters.nats import NatsBus, NatsTimings, PasswordFile
 from fleet.adapters.nats_admin import NatsAdmin
+from fleet.adapters.objects import StandaloneObjects
 from fleet.capabilities.bus import Bus
 from fleet.capabilities.clock import Chance, Clock
+from fleet.capabilities.objects import Objects
 from fleet.contracts.ids import DeviceId, Revision
 from fleet.contracts.layout import BUCKETS, Bucket
 from fleet.contracts.permissions import EVERYTHING, Permissions, of_device
@@ -20,6 +22,7 @@ from fleet.contracts.time import Duration
 from harness.targets.nats_process import NatsProcess, User
 from sim.clock import SimClock
 from sim.nats import NatsServer, SimBus
+from sim.objects import SimObjects
 from sim.random import SimChance
 from sim.world import World
 
@@ -155,4 +158,49 @@ def run_on_real(main: Main, folder: Path) -> None:
 def on_lab(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Main], None]:
     """Runs a story on the model, and on the real server."""
     run = run_on_sim if request.param == "sim" else run_on_real
+    return lambda main: run(main, tmp_path)
+
+
+class StoreLab:
+    """A store of objects; `other` is another client of the same one."""
+
+    def __init__(self, clock: Clock, objects: Objects, other: Objects) -> None:
+        self.clock = clock
+        self.objects = objects
+        self.other = other
+
+
+StoreMain = Callable[[StoreLab], Awaitable[None]]
+
+
+def store_on_model(main: StoreMain, folder: Path) -> None:
+    async def told(lab: StoreLab) -> None:
+        await main(lab)
+
+    with World(1) as world:
+        api = SimObjects(world.kernel, SimChance(world.streams.stream("api")))
+        world.run(told(StoreLab(SimClock(world.loop), api, api)))
+
+
+def store_on(run: Callable[[Main, Path], None]) -> Callable[[StoreMain, Path], None]:
+    def store(main: StoreMain, folder: Path) -> None:
+        async def told(lab: Lab) -> None:
+            buses = [lab.bus("operator"), lab.bus("harness")]
+            while not all(bus.is_connected() for bus in buses):
+                await lab.clock.sleep(Duration.millis(5))
+            one, other = (StandaloneObjects(bus, lab.chance) for bus in buses)
+            await main(StoreLab(lab.clock, one, other))
+
+        run(told, folder)
+
+    return store
+
+
+STORES = {"model": store_on_model, "standalone-sim": store_on(run_on_sim), "standalone-real": store_on(run_on_real)}
+
+
+@pytest.fixture(params=["model", "standalone-sim", pytest.param("standalone-real", marks=pytest.mark.real)])
+def on_store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[StoreMain], None]:
+    """Runs a story on each store of objects."""
+    run = STORES[request.param]
     return lambda main: run(main, tmp_path)

@@ -1,0 +1,58 @@
+"""Real time with a pace, and real chance."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from fleet.adapters.clock import SystemChance, WallClock
+from fleet.contracts.errors import InvalidValue
+from fleet.contracts.time import Duration
+
+
+def test_a_wait_is_divided_by_the_pace_and_both_clocks_run_faster() -> None:
+    async def told() -> None:
+        clock = WallClock(pace=100)
+        wall, monotonic, real = clock.wall(), clock.monotonic(), time.monotonic()
+        await clock.sleep(Duration.seconds(5))
+        assert 0.05 <= time.monotonic() - real < 2
+        assert Duration.seconds(5) <= clock.monotonic() - monotonic < Duration.seconds(200)
+        assert Duration.seconds(5) <= clock.wall() - wall < Duration.seconds(200)
+
+    asyncio.run(told())
+
+
+def test_a_time_limit_is_divided_by_the_pace() -> None:
+    async def told() -> None:
+        clock = WallClock(pace=100)
+        begin = time.monotonic()
+        with pytest.raises(TimeoutError):
+            async with clock.timeout(Duration.seconds(5)):
+                await asyncio.Event().wait()
+        assert 0.05 <= time.monotonic() - begin < 2
+
+    asyncio.run(told())
+
+
+def test_without_a_pace_the_time_of_day_is_the_machines() -> None:
+    clock = WallClock()
+    before = time.time_ns()
+    assert before <= clock.wall() <= time.time_ns()
+    assert clock.monotonic() < Duration.seconds(60)
+
+
+@pytest.mark.parametrize("pace", [0, -1, float("nan")])
+def test_a_pace_is_above_nought(pace: float) -> None:
+    with pytest.raises(InvalidValue):
+        WallClock(pace)
+
+
+def test_chance_keeps_to_its_range() -> None:
+    chance = SystemChance()
+    drawn = {chance.between(Duration(3), Duration(5)) for _ in range(200)}
+    assert drawn == {Duration(3), Duration(4), Duration(5)}
+    tokens = {chance.token() for _ in range(50)}
+    assert len(tokens) == 50
+    assert all(len(token) == 16 and set(token) <= set("0123456789abcdef") for token in tokens)
