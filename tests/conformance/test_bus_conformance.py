@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from random import Random
 from typing import Protocol
 
 import pytest
@@ -391,3 +392,41 @@ async def test_after_close_there_is_nothing(lab: Lab) -> None:
     with pytest.raises(Unavailable):
         await other.request("fleet.stop.dev-1", b"", Duration.seconds(1))
     assert len(heard) == 1
+
+
+@story
+async def test_any_course_of_writes_ends_as_the_rules_say(lab: Lab) -> None:
+    """The rules are few enough to be written down here a second time, as a dictionary."""
+    bus, reader = await connected(lab, "operator"), await connected(lab, "harness")
+    heard: list[Entry] = []
+    reader.listen(DESIRED, "", heard.append)
+    await reader.get(DESIRED, "dev-1.a")
+    chance = Random(20)
+    rules: dict[str, Entry] = {}
+    accepted: list[Entry] = []
+    for step in range(300):
+        key = chance.choice(("dev-1.a", "dev-1.b", "dev-2.a"))
+        newest = rules.get(key)
+        stands = newest.revision if isinstance(newest, Stored) else Revision(0)
+        expected = chance.choice((None, stands, Revision(0), Revision(step)))
+        value = b"%d" % step if chance.random() < 0.8 else None
+        known = newest.revision if newest is not None else Revision(0)
+        fits = expected is None or expected == known or (expected == 0 and value is not None and stands == 0)
+        try:
+            if value is None:
+                await bus.delete(DESIRED, key, expected)
+            elif expected is None:
+                await bus.put(DESIRED, key, value)
+            else:
+                await bus.update(DESIRED, key, value, expected)
+        except Conflict:
+            assert not fits, (step, key, expected, newest)
+            continue
+        assert fits, (step, key, expected, newest)
+        revision = Revision(len(accepted) + 1)
+        rules[key] = Deleted(DESIRED, key, revision) if value is None else Stored(DESIRED, key, revision, value)
+        accepted.append(rules[key])
+    assert len(accepted) > 100
+    assert list(await bus.entries(DESIRED)) == sorted(rules.values(), key=lambda entry: entry.revision)
+    await until(lab, lambda: len(heard) == len(accepted))
+    assert heard == accepted
