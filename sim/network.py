@@ -2,7 +2,7 @@
 
 The rules, in short:
 
-- A message takes the latency of both ends' uplinks, a jitter for each, and the time its bytes need on each.
+- A message takes the latency of both ends' uplinks, a jitter for each, and the time its bytes need on the slower one.
 - Messages of one route never overtake each other, as on one TCP connection.
 - An uplink carries one thing at a time per direction, first come, first served. Bulk transfers take it in turns of at
   most `TURN`: so they share it evenly, and a small message waits for at most one turn of each of them.
@@ -21,8 +21,9 @@ from typing import Final
 
 from fleet.contracts.errors import Disconnected, InvalidValue, NotFound
 from fleet.contracts.time import Duration
-from sim.kernel import Kernel
-from sim.random import Random, Streams
+from sim.kernel import Call, Entry, Kernel
+from sim.random import Streams
+from sim.tasks import OWNER
 
 TURN: Final = Duration.millis(100)
 """How long one bulk transfer may occupy an uplink before the next one's turn."""
@@ -72,33 +73,18 @@ class _Lane:
         self.cuts = 0
         """Partitions that cut it right now: they may overlap."""
 
-    def occupy(self, now: int, size: int) -> int:
-        """Take the lane for that many bytes, after what has it already; the instant at which they are through."""
-        begin = self.busy_until if self.busy_until > now else now
-        self.busy_until = end = begin + size * _SECOND // self.bandwidth
-        return end
-
 
 class _Uplink:
-    """A node's uplink, with the chance of its jitter: a stream of its own, so that no node moves another's."""
+    """A node's uplink. The chance of its jitter is a stream of its own, so that no node moves another's."""
 
-    __slots__ = ("_stream", "_streams", "down", "jitter", "latency", "name", "up")
+    __slots__ = ("down", "jitter", "latency", "name", "up")
 
-    def __init__(self, name: str, link: Link, streams: Streams) -> None:
+    def __init__(self, name: str, link: Link) -> None:
         self.name = name
         self.latency = int(link.latency)
         self.jitter = int(link.jitter)
         self.up = _Lane(link.bandwidth)
         self.down = _Lane(link.bandwidth)
-        self._streams = streams
-        self._stream: Random | None = None
-
-    def draw(self) -> int:
-        """A jitter."""
-        stream = self._stream
-        if stream is None:
-            self._stream = stream = self._streams.stream(f"network/{self.name}")
-        return int(stream.random() * (self.jitter + 1))
 
     def lanes(self, cut: Cut) -> tuple[_Lane, ...]:
         """The lanes that a cut is about."""
@@ -111,17 +97,33 @@ class _Uplink:
                 return (self.up,)
 
 
+class _Message(Entry):
+    """A message under way."""
+
+    __slots__ = ("_args", "_deliver")
+
+    _cancelled = False
+
+    def __init__(self, deliver: Callable[..., None], args: tuple[object, ...]) -> None:
+        self._deliver = deliver
+        self._args = args
+
+    def fire(self) -> None:
+        """Arrive."""
+        self._deliver(*self._args)
+
+
 class Route:
     """One direction between two nodes. Made by `Network.route`."""
 
-    __slots__ = ("_jittery", "_kernel", "_lanes", "_last", "latency")
+    __slots__ = ("_jitters", "_kernel", "_lanes", "_last", "latency")
 
-    def __init__(self, kernel: Kernel, source: _Uplink | None, target: _Uplink | None) -> None:
+    def __init__(self, kernel: Kernel, streams: Streams, source: _Uplink | None, target: _Uplink | None) -> None:
         ends = [end for end in (source, target) if end is not None]
         self.latency = sum(end.latency for end in ends)
         """Nanoseconds that the first byte takes, jitter left out."""
         self._kernel = kernel
-        self._jittery = tuple(end for end in ends if end.jitter)
+        self._jitters = [(streams.stream(f"network/{end.name}"), end.jitter + 1) for end in ends if end.jitter]
         self._lanes = (*(() if source is None else (source.up,)), *(() if target is None else (target.down,)))
         self._last = 0
 
@@ -141,26 +143,28 @@ class Route:
         Returns:
             False when the route is cut: nothing was sent, and nothing will come of it.
         """
-        when = self._kernel.now
         for lane in self._lanes:
             if lane.cuts:
                 return False
-            when = lane.occupy(when, size)
-        when += self.latency
-        for end in self._jittery:
-            when += end.draw()
+        when = self.occupy(size) + self.latency
+        for stream, bound in self._jitters:
+            when += int(stream.random() * bound)
         if when < self._last:
             when = self._last
         self._last = when
-        self._kernel.at(when, deliver, *args)
+        kernel = self._kernel
+        kernel.push_after(when - kernel.now, _Message(deliver, args))
         return True
 
     def occupy(self, size: int) -> int:
-        """Take every lane for one turn of a bulk transfer; the instant at which it is through."""
-        when = self._kernel.now
+        """Take every lane for that many bytes, after what has it already; the instant at which they are through."""
+        through = now = self._kernel.now
         for lane in self._lanes:
-            when = lane.occupy(when, size)
-        return when
+            begin = lane.busy_until if lane.busy_until > now else now
+            lane.busy_until = end = begin + size * _SECOND // lane.bandwidth
+            if end > through:
+                through = end
+        return through
 
 
 class Network:
@@ -179,14 +183,14 @@ class Network:
         """A node behind an uplink, or on the backbone itself. Raises: InvalidValue when the name is taken."""
         if name in self._uplinks:
             raise InvalidValue(f"there is a node {name!r} already")
-        self._uplinks[name] = None if uplink is None else _Uplink(name, uplink, self._streams)
+        self._uplinks[name] = None if uplink is None else _Uplink(name, uplink)
 
     def route(self, source: str, target: str) -> Route:
         """The direction from one node to another, the same object every time. Raises: NotFound."""
         key = source, target
         route = self._routes.get(key)
         if route is None:
-            route = self._routes[key] = Route(self._kernel, self._uplink(source), self._uplink(target))
+            route = self._routes[key] = Route(self._kernel, self._streams, self._uplink(source), self._uplink(target))
         return route
 
     async def transfer(self, source: str, target: str, size: int) -> None:
@@ -197,13 +201,14 @@ class Network:
             NotFound: there is no such node.
         """
         there, back = self.route(source, target), self.route(target, source)
-        turn = there.turn or size
         while size > 0:
             await self._passable((source, target), there, back)
-            now = min(size, turn)
-            await self._until(there.occupy(now))
-            if not there.is_cut:
-                size -= now
+            turns = _Turns(self._kernel, there, back, size)
+            try:
+                await turns.over
+            finally:
+                turns.cancel()
+            size = turns.left
         await self._until(self._kernel.now + there.latency)
 
     def partition(self, node: str, cut: Cut = Cut.BOTH) -> None:
@@ -271,6 +276,44 @@ class Network:
             await waiter
         finally:
             timer.cancel()
+
+
+class _Turns:
+    """The turns of one bulk transfer, until all is through or a cut gets in the way. Ends with the process it is for.
+
+    Callbacks, not a task that wakes for each turn: a large fleet that pulls its images takes nearly nothing but turns.
+    """
+
+    __slots__ = ("_back", "_kernel", "_owner", "_there", "_timer", "_turn", "left", "over")
+
+    def __init__(self, kernel: Kernel, there: Route, back: Route, size: int) -> None:
+        self.left = size
+        """The bytes that are not through."""
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._kernel = kernel
+        self._there = there
+        self._back = back
+        self._owner = OWNER.get()
+        self._turn = there.turn or size
+        self._timer = self._begin()
+
+    def cancel(self) -> None:
+        """Take no more turns."""
+        self._timer.cancel()
+
+    def _begin(self) -> Call:
+        return self._kernel.at(self._there.occupy(min(self.left, self._turn)), self._ended)
+
+    def _ended(self) -> None:
+        cut = self._there.is_cut
+        if not cut:
+            self.left -= min(self.left, self._turn)
+        if self._owner is not None and not self._owner.alive:
+            return
+        if cut or self.left == 0 or self._back.is_cut:
+            _settle(self.over)
+        else:
+            self._timer = self._begin()
 
 
 def _settle(waiter: asyncio.Future[None]) -> None:
