@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from fleet.capabilities.bus import Deleted, Entry, Stored
+from fleet.capabilities.bus import Entry, Stored
 from fleet.contracts.errors import FleetError, InvalidValue, Refused, Unavailable
 from fleet.contracts.ids import Revision
 from fleet.contracts.layout import Bucket, BucketSpec
@@ -329,13 +329,11 @@ class NatsServer:
 
     def accepted(self, entry: Entry, writer: str) -> None:
         """A write was stored: tell the observers, and republish it to whoever listens."""
-        match entry:
-            case Stored(bucket, key, revision, value):
-                for observer in self._observers:
-                    observer.stored(bucket, key, revision, writer, value)
-            case Deleted(bucket, key, revision):
-                for observer in self._observers:
-                    observer.deleted(bucket, key, revision, writer)
+        for observer in self._observers:
+            if isinstance(entry, Stored):
+                observer.stored(entry.bucket, entry.key, entry.revision, writer, entry.value)
+            else:
+                observer.deleted(entry.bucket, entry.key, entry.revision, writer)
         for session, subscription in self.interest.of(f"fleet.{entry.bucket.value}.{entry.key}"):
             session.push(subscription, entry)
 

@@ -61,7 +61,7 @@ class KvStore:
         )
         if not before:
             self._by_token.setdefault(key.partition(".")[0], {})[key] = None
-        self._entries[key] = (*before, entry)[-self.spec.history :]
+        self._entries[key] = (entry,) if self.spec.history == 1 else (*before, entry)[-self.spec.history :]
         self._undo.append((key, before))
         return entry
 
