@@ -161,13 +161,19 @@ def verified(view: DeviceView, timings: OperatorTimings) -> InstanceId | None:
 
 
 def confirmation(view: DeviceView, timings: OperatorTimings) -> InstanceId | None:
-    """The instance the desired record shall confirm: the one it does, unless that one is gone and another passed."""
-    desired = view.desired
+    """The instance the desired record shall confirm: the one it does, unless that fell silent and another passed.
+
+    The confirmed instance may be gone before it could note on disk that it was confirmed: after a crash its slot holds
+    another one, after a power cut another one runs in another boot.
+    """
+    desired, passed = view.desired, verified(view, timings)
     if desired is None:
         return None
-    if desired.confirmed is not None and confirmed_slot(view) is not None:
-        return desired.confirmed
-    return verified(view, timings) or desired.confirmed
+    if desired.confirmed is None or passed is None or view.trial is None:
+        return desired.confirmed or passed
+    seen = confirmed_slot(view)
+    is_silent = seen is None or seen.heard is None or seen.heard <= view.trial.first
+    return passed if is_silent else desired.confirmed
 
 
 def confirmed_slot(view: DeviceView) -> Seen | None:
