@@ -1,22 +1,25 @@
-"""What the agent's brains are told and what they answer: one small frozen type per thing that can happen.
+"""What the upgrade brain is told and what it answers: one small frozen type per thing that can happen.
 
-Every result of work names its attempt, so that one of work that was abandoned meanwhile is told from one that counts.
+Every event of an attempt names it, so that what comes of abandoned work is told from what counts.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fleet.contracts.ids import AttemptId, BootId, Release, Slot
-from fleet.contracts.records import Artefact, DesiredAgent, LockReply, StopRequest, UpgradeStatus
+from fleet.capabilities.host import UnitState
+from fleet.contracts.ids import AttemptId, BootId, Frozen, InstanceId, Release, Revision, Slot
+from fleet.contracts.records import Artefact, DesiredAgent, StopRequest, UpgradeStatus
 from fleet.contracts.time import Duration
 
+# --- what is kept on disk ----------------------------------------------------------------------------
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """An attempt whose link was swapped, as it stands on disk. The boot guard reads it too.
 
-    `origin` is the slot that `previous` ran in, in the boot `boot`. `confirmed`: the new release is marked verified.
+class AttemptRecord(Frozen):
+    """An upgrade attempt on disk: written before the link is swapped, and when it has ended. The boot guard reads it.
+
+    `previous` ran in slot `origin`, in the boot `boot`. `ended` and `reporter` are the terminal status and who
+    reported it; both are missing while the attempt goes on.
     """
 
     attempt: AttemptId
@@ -24,7 +27,8 @@ class Attempt:
     previous: Release
     origin: Slot
     boot: BootId
-    confirmed: bool
+    ended: UpgradeStatus | None = None
+    reporter: InstanceId | None = None
 
 
 # --- events ------------------------------------------------------------------------------------------
@@ -32,13 +36,21 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class DesiredSeen:
-    """A newer desired release was read."""
+    """A valid desired release. The revision alone says how new it is."""
 
+    revision: Revision
     desired: DesiredAgent
 
 
 @dataclass(frozen=True, slots=True)
-class LockHeld:
+class DesiredWithdrawn:
+    """The desired release was deleted."""
+
+    revision: Revision
+
+
+@dataclass(frozen=True, slots=True)
+class BecameManaging:
     """This instance holds the host lock from now on."""
 
 
@@ -50,16 +62,15 @@ class StopAsked:
 
 
 @dataclass(frozen=True, slots=True)
-class LockAnswered:
-    """The operator answered the request for the upgrade slot."""
+class SlotGranted:
+    """The operator gave the attempt its upgrade slot."""
 
     attempt: AttemptId
-    reply: LockReply
 
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """Nothing is under way, and every managed workload is healthy."""
+    """Nothing is under way on the workloads, and all of them are healthy."""
 
     attempt: AttemptId
 
@@ -80,17 +91,24 @@ class Staged:
 
 
 @dataclass(frozen=True, slots=True)
-class NotStaged:
-    """It is not. `later`: another attempt may succeed where this one did not."""
+class StageRefused:
+    """The release cannot be put on this disk, and trying again will not help."""
 
     attempt: AttemptId
     reason: str
-    later: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StageOverran:
+    """The release could not be fetched or written for now."""
+
+    attempt: AttemptId
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class TestPassed:
-    """The staged release tested itself and named itself."""
+    """The staged release tested itself and reported that it is itself."""
 
     attempt: AttemptId
 
@@ -104,76 +122,113 @@ class TestFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class HandedOver:
-    """The attempt is on disk, the link leads to the new release, the other unit was started."""
+class SwapDone:
+    """The attempt is on disk, the link leads to the new release, and the other unit was started."""
 
     attempt: AttemptId
 
 
 @dataclass(frozen=True, slots=True)
-class OverlapFailed:
-    """The new instance could not be started, has ended for good, or was not confirmed in time."""
+class SwapFailed:
+    """One of the three could not be done."""
 
     attempt: AttemptId
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class WentBack:
-    """The swap is undone."""
+class OverlapWatched:
+    """A look at the overlap.
+
+    `connected` is how long it has lasted with a connection to the bus, `condemned` the reason in a quarantine mark
+    that the boot guard has set on the new release.
+    """
+
+    attempt: AttemptId
+    unit: UnitState
+    connected: Duration
+    condemned: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrialWatched:
+    """A look at a trial that has no predecessor beside it: how long it has managed the device with a connection."""
+
+    attempt: AttemptId
+    connected: Duration
+
+
+@dataclass(frozen=True, slots=True)
+class LookedAgain:
+    """The desired record was read directly just now; if it says anything new, that was told before this."""
 
     attempt: AttemptId
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
+class Restored:
+    """Everything that a roll-back has to do is done."""
+
+    attempt: AttemptId
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedVerified:
     """The release that runs here is marked verified on disk."""
+
+    attempt: AttemptId
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The success is on disk, and nothing runs in the slot that the attempt began in."""
 
     attempt: AttemptId
 
 
 Event = (
     DesiredSeen
-    | LockHeld
+    | DesiredWithdrawn
+    | BecameManaging
     | StopAsked
-    | LockAnswered
+    | SlotGranted
     | Drained
     | DrainOverran
     | Staged
-    | NotStaged
+    | StageRefused
+    | StageOverran
     | TestPassed
     | TestFailed
-    | HandedOver
-    | OverlapFailed
-    | WentBack
-    | Verified
+    | SwapDone
+    | SwapFailed
+    | OverlapWatched
+    | TrialWatched
+    | LookedAgain
+    | Restored
+    | MarkedVerified
+    | Closed
 )
 
 # --- instructions ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """Tell the operator where an attempt stands."""
-
-    attempt: AttemptId
-    release: Release
-    status: UpgradeStatus
-
-
-@dataclass(frozen=True, slots=True)
 class AskLock:
-    """Ask for the upgrade slot, `after` a pause. Ends in `LockAnswered`."""
+    """Ask the operator until it grants the slot. Ends in `SlotGranted`."""
 
     attempt: AttemptId
-    after: Duration
 
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Begin nothing new on workloads. Ends in `Drained` or `DrainOverran`."""
+    """Bring the workloads to rest. Ends in `Drained` or `DrainOverran`."""
 
     attempt: AttemptId
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Touch no workload: an overlap that was under way before this process began goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,47 +238,51 @@ class Undrain:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Bring the release onto the disk. Ends in `Staged` or `NotStaged`."""
+    """Put the release on disk. Ends in `Staged`, `StageRefused` or `StageOverran`."""
 
     attempt: AttemptId
     artefact: Artefact
 
 
 @dataclass(frozen=True, slots=True)
-class SelfTest:
-    """Let the staged release test itself. Ends in `TestPassed` or `TestFailed`."""
+class RunSelfTest:
+    """Run the staged release's self-test. Ends in `TestPassed` or `TestFailed`."""
 
     attempt: AttemptId
     release: Release
 
 
 @dataclass(frozen=True, slots=True)
-class HandOver:
-    """Record the attempt, swap the link, start the other unit. Ends in `HandedOver` or `OverlapFailed`."""
+class RecordAttempt:
+    """Write the attempt to disk."""
 
-    attempt: AttemptId
+    record: AttemptRecord
+
+
+@dataclass(frozen=True, slots=True)
+class SwapLink:
+    """Let the current link lead to this release, if that is whole."""
+
     release: Release
 
 
 @dataclass(frozen=True, slots=True)
-class WatchOverlap:
-    """Watch the other unit and the deadline. Ends in `OverlapFailed`, if it ends."""
+class StartUnit:
+    """Start the unit of a slot."""
 
-    attempt: AttemptId
+    slot: Slot
 
 
 @dataclass(frozen=True, slots=True)
-class GoBack:
-    """Quarantine the release, swap the link back, stop the other unit. Ends in `WentBack`."""
+class StopUnit:
+    """Stop the unit of a slot, and forget its failures."""
 
-    attempt: AttemptId
-    release: Release
-    reason: str
+    slot: Slot
 
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """Condemn a release on this device."""
+    """Condemn a release by its sha256, durably."""
 
     release: Release
     reason: str
@@ -231,33 +290,96 @@ class Quarantine:
 
 @dataclass(frozen=True, slots=True)
 class MarkVerified:
-    """Mark the release that runs here verified on disk. Ends in `Verified`."""
+    """Write the release down as the one that is good."""
+
+    release: Release
+
+
+Step = RecordAttempt | SwapLink | StartUnit | StopUnit | Quarantine | MarkVerified
+"""A small change to the device. Doing it twice is the same as doing it once."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrySwap:
+    """Do the steps in order, once. Ends in `SwapDone`, or in `SwapFailed` at the first that fails."""
+
+    attempt: AttemptId
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Insist:
+    """Do the steps in order; go on at one that fails, and come back to it until all are done. Then tell `done`."""
+
+    steps: tuple[Step, ...]
+    done: Restored | MarkedVerified | Closed
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Write the attempt to disk once. When that fails, nothing is lost but work that is done again after a restart."""
+
+    record: AttemptRecord
+
+
+@dataclass(frozen=True, slots=True)
+class WatchOverlap:
+    """Look at the overlap again and again: `OverlapWatched`, until abandoned."""
+
+    attempt: AttemptId
+    release: Release
+
+
+@dataclass(frozen=True, slots=True)
+class WatchTrial:
+    """Look at the trial again and again: `TrialWatched`, until abandoned."""
+
+    attempt: AttemptId
+
+
+@dataclass(frozen=True, slots=True)
+class LookAgain:
+    """Read the own desired record directly. Ends in `LookedAgain` if that worked; the next look asks again if not."""
 
     attempt: AttemptId
 
 
 @dataclass(frozen=True, slots=True)
 class Abandon:
-    """Drop the work that is under way."""
+    """Drop whatever is under way."""
 
 
 @dataclass(frozen=True, slots=True)
-class Leave:
-    """End this process in order."""
+class Report:
+    """Tell the operator where an attempt stands."""
+
+    attempt: AttemptId
+    release: Release
+    status: UpgradeStatus
+    reporter: InstanceId
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """End this process in order. With a code other than 0 the service manager starts the unit again."""
+
+    code: int
 
 
 Instruction = (
-    Report
-    | AskLock
+    AskLock
     | Drain
+    | Hold
     | Undrain
     | Stage
-    | SelfTest
-    | HandOver
+    | RunSelfTest
+    | TrySwap
+    | Insist
+    | Note
     | WatchOverlap
-    | GoBack
-    | Quarantine
-    | MarkVerified
+    | WatchTrial
+    | LookAgain
     | Abandon
-    | Leave
+    | Report
+    | Exit
 )

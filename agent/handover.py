@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, assert_never
 
 from agent import paths, selftest, staging
@@ -13,123 +13,145 @@ from agent.desired import Desired
 from agent.events import (
     Abandon,
     AskLock,
-    Attempt,
     Drain,
     Drained,
     DrainOverran,
     Event,
-    GoBack,
-    HandedOver,
-    HandOver,
+    Exit,
+    Hold,
+    Insist,
     Instruction,
-    Leave,
-    LockAnswered,
+    LookAgain,
+    LookedAgain,
     MarkVerified,
-    NotStaged,
-    OverlapFailed,
+    Note,
+    OverlapWatched,
     Quarantine,
+    RecordAttempt,
     Report,
-    SelfTest,
+    RunSelfTest,
+    SlotGranted,
     Stage,
     Staged,
+    StageOverran,
+    StageRefused,
+    StartUnit,
+    Step,
+    StopAsked,
+    StopUnit,
+    SwapDone,
+    SwapFailed,
+    SwapLink,
     TestFailed,
     TestPassed,
+    TrialWatched,
+    TrySwap,
     Undrain,
-    Verified,
     WatchOverlap,
-    WentBack,
+    WatchTrial,
 )
-from agent.ports import AgentBoot, AgentPorts, AgentTimings
+from agent.ports import AgentPorts, AgentTimings
 from agent.reconcile import Reconciler
 from agent.reports import Reports
 from agent.store import Store, point_link
-from agent.upgrade import Upgrade
-from fleet.capabilities.host import Exited, Failing, NotStartable, Overran, Running, Stopped, UnitState
+from agent.upgrade import Me, Upgrade
+from fleet.capabilities.host import Exited, NotStartable, Overran, ProgramEnd, Running, UnitState
 from fleet.contracts import layout
-from fleet.contracts.errors import (
-    Definite,
-    DiskFault,
-    InvalidValue,
-    NoSpace,
-    NotFound,
-    Refused,
-    TimedOut,
-    Unavailable,
-    Unknown,
-)
-from fleet.contracts.ids import InstanceId
-from fleet.contracts.records import LockReply, LockRequest, UpgradeState
-from fleet.contracts.time import ZERO
+from fleet.contracts.errors import Definite, InvalidValue, NoSpace, NotFound, Refused, Unknown
+from fleet.contracts.ids import Release
+from fleet.contracts.records import LockGranted, LockReply, LockRequest, StopRequest, UpgradeState
+from fleet.contracts.time import ZERO, Duration
 
 _log = logging.getLogger(__name__)
-ENOUGH_EXITS: Final = 3
-"""The new unit is given up when it has ended badly this often: its boot guard starts an unverified release no more."""
+
+MARK_TRIES: Final = 3
+"""A mark that cannot be written this often (the disk is full) is given up: rolling back must not wait for it."""
 _SHOWN: Final = 300
 """Characters of a failed self-test's output that go into the reason."""
+
+_Work = AskLock | Drain | Stage | RunSelfTest | TrySwap | Insist | Note | WatchOverlap | WatchTrial | LookAgain
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
     """What the hands work with."""
 
+    me: Me
     ports: AgentPorts
     timings: AgentTimings
-    boot: AgentBoot
-    me: InstanceId
     store: Store
     reports: Reports
     desired: Desired
     reconciler: Reconciler
-    leave: Callable[[], None]
+    leave: Callable[[int], None]
 
 
 class Hands:
-    """One brain, one event at a time; at most one piece of work under way beside it."""
+    """The brain is asked synchronously, event by event; its work runs beside it, until it is abandoned."""
 
-    def __init__(self, tools: Tools) -> None:
+    def __init__(self, brain: Upgrade, tools: Tools, group: asyncio.TaskGroup) -> None:
+        self._brain = brain
         self._tools = tools
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
-        self._work: asyncio.Task[None] | None = None
+        self._group = group
+        self._work: list[asyncio.Task[None]] = []
+
+    def begin(self) -> None:
+        """Let the brain take up what the disk says."""
+        self._perform(self._brain.begin())
 
     def tell(self, event: Event) -> None:
         """Something happened."""
-        self._events.put_nowait(event)
+        self._perform(self._brain.handle(event))
 
-    async def run(self, brain: Upgrade) -> None:
-        """For ever."""
-        async with asyncio.TaskGroup() as group:
-            for instruction in brain.begin():
-                await self._perform(instruction, group)
-            self._tools.reconciler.draining = brain.draining
-            while True:
-                event = await self._events.get()
-                for instruction in brain.handle(event):
-                    await self._perform(instruction, group)
+    def stop_asked(self, request: StopRequest) -> bool:
+        """The operator asks for a stop. Whether this process is going to end."""
+        instructions = self._brain.handle(StopAsked(request))
+        self._perform(instructions)
+        return any(isinstance(instruction, Exit) for instruction in instructions)
 
-    async def _perform(self, instruction: Instruction, group: asyncio.TaskGroup) -> None:
+    def end(self) -> None:
+        """Drop all work."""
+        for task in self._work:
+            task.cancel()
+
+    def _perform(self, instructions: tuple[Instruction, ...]) -> None:
         tools = self._tools
-        match instruction:
-            case Report(attempt, release, status):
-                _log.info("attempt %s to %s: %s", attempt, release, status)
-                device = tools.me.device
-                tools.reports.want(
-                    UpgradeState(device=device, attempt=attempt, release=release, reporter=tools.me, status=status)
-                )
-            case Undrain():
-                tools.reconciler.undrain()
-            case Quarantine(release, reason):
-                await tools.store.quarantine(release, reason)
-            case Abandon():
-                if self._work is not None:
-                    self._work.cancel()
-            case Leave():
-                tools.leave()
-            case _:
-                self._work = group.create_task(self._carry_out(instruction))
+        for instruction in instructions:
+            match instruction:
+                case Report():
+                    self._report(instruction)
+                case Hold():
+                    tools.reconciler.hold()
+                case Undrain():
+                    tools.reconciler.undrain()
+                case Abandon():
+                    self._abandon()
+                case Exit(code):
+                    tools.leave(code)
+                case _:
+                    self._work = [task for task in self._work if not task.done()]
+                    self._work.append(self._group.create_task(self._carry_out(instruction)))
 
-    async def _carry_out(
-        self, work: AskLock | Drain | Stage | SelfTest | HandOver | WatchOverlap | GoBack | MarkVerified
-    ) -> None:
+    def _abandon(self) -> None:
+        """End all work; the task that told of what led to this ends by itself."""
+        for task in self._work:
+            if task is not asyncio.current_task():
+                task.cancel()
+        self._work.clear()
+
+    def _report(self, report: Report) -> None:
+        _log.info("attempt %s to %s: %r", report.attempt, report.release, report.status)
+        self._tools.reports.want(
+            UpgradeState(
+                device=self._tools.me.instance.device,
+                attempt=report.attempt,
+                release=report.release,
+                reporter=report.reporter,
+                status=report.status,
+            )
+        )
+
+    async def _carry_out(self, work: _Work) -> None:
         match work:
             case AskLock():
                 self.tell(await self._ask_lock(work))
@@ -138,104 +160,142 @@ class Hands:
                 self.tell(DrainOverran(attempt, reason) if reason else Drained(attempt))
             case Stage():
                 self.tell(await self._stage(work))
-            case SelfTest():
+            case RunSelfTest():
                 self.tell(await self._self_test(work))
-            case HandOver():
-                self.tell(await self._hand_over(work))
+            case TrySwap():
+                self.tell(await self._try_swap(work))
+            case Insist():
+                await self._insist(work.steps)
+                self.tell(work.done)
+            case Note(record):
+                await self._try(RecordAttempt(record))
             case WatchOverlap():
-                self.tell(await self._watch(work))
-            case GoBack():
-                await self._go_back(work)
-                self.tell(WentBack(work.attempt))
-            case MarkVerified():
-                await self._mark_verified(work)
-                self.tell(Verified(work.attempt))
+                await self._watch_overlap(work)
+            case WatchTrial():
+                await self._watch_trial(work)
+            case LookAgain(attempt):
+                if await self._read_desired():
+                    self.tell(LookedAgain(attempt))
             case _:
                 assert_never(work)
 
-    async def _ask_lock(self, work: AskLock) -> LockAnswered:
-        tools, me = self._tools, self._tools.me
-        pause = work.after
+    # --- towards the swap ----------------------------------------------------------------------------------
+
+    async def _ask_lock(self, work: AskLock) -> SlotGranted:
+        ports, timings, me = self._tools.ports, self._tools.timings, self._tools.me.instance
         request = layout.encode(LockRequest(device=me.device, attempt=work.attempt, instance=me))
         while True:
-            await tools.ports.clock.sleep(pause)
+            pause = timings.retry
             try:
-                answer = await tools.ports.bus.request(layout.lock(me.device).name, request, tools.timings.lock_request)
-                return LockAnswered(work.attempt, layout.decode(LockReply, answer))
-            except (Unavailable, Unknown):
-                pause = tools.timings.retry
+                answer = await ports.bus.request(layout.lock(me.device).name, request, timings.lock_request)
+                reply = layout.decode(LockReply, answer).answer
+                if isinstance(reply, LockGranted):
+                    return SlotGranted(work.attempt)
+                pause = max(reply.retry_after, Duration.seconds(1))
             except InvalidValue as error:
                 _log.warning("the operator's answer cannot be read: %s", error)
-                pause = tools.timings.retry
+            except (Definite, Unknown) as error:
+                _log.debug("no upgrade slot yet: %s", error)
+            await ports.clock.sleep(pause)
 
-    async def _stage(self, work: Stage) -> Staged | NotStaged:
-        tools, ports = self._tools, self._tools.ports
-        fetching = staging.Fetching(ports.artefacts, ports.clock, tools.timings.retry)
+    async def _stage(self, work: Stage) -> Staged | StageRefused | StageOverran:
+        ports, timings = self._tools.ports, self._tools.timings
+        fetching = staging.Fetching(ports.artefacts, ports.clock, timings.retry)
         try:
-            async with ports.clock.timeout(tools.timings.stage):
+            async with ports.clock.timeout(timings.stage):
                 await staging.stage(ports.disk, work.artefact, fetching)
         except NoSpace as error:
-            return NotStaged(work.attempt, f"disk full: {error}", later=False)
+            return StageRefused(work.attempt, f"disk full: {error}")
         except (Refused, NotFound) as error:
-            return NotStaged(work.attempt, str(error), later=False)
-        except DiskFault as error:
-            return NotStaged(work.attempt, f"disk: {error}", later=True)
+            return StageRefused(work.attempt, str(error))
         except TimeoutError:
-            return NotStaged(work.attempt, f"not fetched within {tools.timings.stage}", later=True)
+            return StageOverran(work.attempt, f"not fetched within {timings.stage}")
+        except (Definite, Unknown) as error:
+            return StageOverran(work.attempt, f"disk: {error}")
         return Staged(work.attempt)
 
-    async def _self_test(self, work: SelfTest) -> TestPassed | TestFailed:
-        program = paths.release(work.release.version)
-        end = await self._tools.ports.programs.run(program, ("--self-test",), self._tools.timings.self_test)
-        match end:
-            case Exited(0, output):
-                named = selftest.named(output)
-                if named == work.release:
-                    return TestPassed(work.attempt)
-                return TestFailed(work.attempt, f"self-test: names {named} instead of {work.release}")
-            case Exited(code, output):
-                shown = output.decode("utf-8", "replace").strip()[-_SHOWN:]
-                return TestFailed(work.attempt, f"self-test: exit code {code}: {shown}")
-            case Overran():
-                return TestFailed(work.attempt, f"self-test: not over within {self._tools.timings.self_test}")
-            case NotStartable(reason):
-                return TestFailed(work.attempt, f"self-test: cannot be started: {reason}")
-            case _:
-                assert_never(end)
+    async def _self_test(self, work: RunSelfTest) -> TestPassed | TestFailed:
+        program, limit = paths.release(work.release.version), self._tools.timings.self_test
+        end = await self._tools.ports.programs.run(program, ("--self-test",), limit)
+        reason = _verdict(end, work.release, limit)
+        return TestFailed(work.attempt, f"self-test: {reason}") if reason else TestPassed(work.attempt)
 
-    async def _hand_over(self, work: HandOver) -> HandedOver | OverlapFailed:
-        tools, ports = self._tools, self._tools.ports
-        other = tools.boot.slot.other
+    async def _try_swap(self, work: TrySwap) -> SwapDone | SwapFailed:
+        for step in work.steps:
+            try:
+                await self._do(step)
+            except (Definite, Unknown) as error:
+                return SwapFailed(work.attempt, f"{type(step).__name__}: {error}")
+        return SwapDone(work.attempt)
+
+    # --- small steps ---------------------------------------------------------------------------------------
+
+    async def _insist(self, steps: tuple[Step, ...]) -> None:
+        tries = 0
+        while steps:
+            tries += 1
+            left = [step for step in steps if not await self._try(step)]
+            if tries >= MARK_TRIES:
+                left = [step for step in left if not isinstance(step, Quarantine | RecordAttempt)]
+            steps = tuple(left)
+            if steps:
+                await self._tools.ports.clock.sleep(self._tools.timings.retry)
+
+    async def _try(self, step: Step) -> bool:
         try:
-            await ports.services.stop(other)
-            await tools.store.record_attempt(
-                Attempt(work.attempt, work.release, tools.boot.release, tools.boot.slot, tools.me.boot, confirmed=False)
-            )
-            await point_link(ports.disk, paths.CURRENT, paths.release(work.release.version))
-            await ports.services.start(other)
+            await self._do(step)
         except (Definite, Unknown) as error:
-            return OverlapFailed(work.attempt, f"the new instance could not be started: {error}")
-        return HandedOver(work.attempt)
+            _log.error("%r is not done: %s", step, error)
+            return False
+        return True
 
-    async def _watch(self, work: WatchOverlap) -> OverlapFailed:
-        """Returns when the overlap has failed as far as this side can know; the brain may know better."""
-        tools, ports = self._tools, self._tools.ports
-        other, connected = tools.boot.slot.other, ZERO
+    async def _do(self, step: Step) -> None:
+        store, ports = self._tools.store, self._tools.ports
+        match step:
+            case RecordAttempt(record):
+                await store.record_attempt(record)
+            case SwapLink(release):
+                if not await staging.is_whole(ports.disk, release):
+                    raise Refused(f"{release} is not whole on this disk")
+                await point_link(ports.disk, paths.CURRENT, paths.release(release.version))
+            case StartUnit(slot):
+                await ports.services.start(slot)
+            case StopUnit(slot):
+                await ports.services.stop(slot)
+            case Quarantine(release, reason):
+                await store.quarantine(release, reason)
+            case MarkVerified(release):
+                await store.mark_verified(release)
+            case _:
+                assert_never(step)
+
+    # --- watching ------------------------------------------------------------------------------------------
+
+    async def _watch_overlap(self, work: WatchOverlap) -> None:
+        connected = ZERO
         while True:
-            await ports.clock.sleep(tools.timings.watch)
-            reason = _ended(await self._state(), other.value)
-            if reason:
-                return OverlapFailed(work.attempt, reason)
-            if ports.bus.is_connected():
-                connected += tools.timings.watch
-            if connected >= tools.timings.overlap and await self._read_desired():
-                return OverlapFailed(work.attempt, f"not confirmed within {tools.timings.overlap} of being connected")
+            connected += await self._connected_time()
+            condemned = await self._tools.store.condemned(work.release)
+            self.tell(OverlapWatched(work.attempt, await self._other_unit(), connected, condemned))
 
-    async def _state(self) -> UnitState:
+    async def _watch_trial(self, work: WatchTrial) -> None:
+        connected = ZERO
+        while True:
+            connected += await self._connected_time()
+            self.tell(TrialWatched(work.attempt, connected))
+
+    async def _connected_time(self) -> Duration:
+        """Wait until the next look; the time that passed, if there was a connection at both ends of it, else none."""
+        bus, clock = self._tools.ports.bus, self._tools.ports.clock
+        began, was_connected = clock.monotonic(), bus.is_connected()
+        await clock.sleep(self._tools.timings.watch)
+        return clock.monotonic() - began if was_connected and bus.is_connected() else ZERO
+
+    async def _other_unit(self) -> UnitState:
         """The other unit; as running while the service manager does not say otherwise."""
         try:
-            return await self._tools.ports.services.state(self._tools.boot.slot.other)
-        except (Unavailable, TimedOut) as error:
+            return await self._tools.ports.services.state(self._tools.me.slot.other)
+        except (Definite, Unknown) as error:
             _log.warning("the service manager does not answer: %s", error)
             return Running()
 
@@ -243,44 +303,23 @@ class Hands:
         """Look once more whether the new instance was confirmed; only an answer may condemn it."""
         try:
             await self._tools.desired.read_agent()
-        except (Unavailable, Unknown):
+        except (Definite, Unknown) as error:
+            _log.info("the desired release cannot be read now: %s", error)
             return False
         return True
 
-    async def _go_back(self, work: GoBack) -> None:
-        """Quarantine first: whatever interrupts this, the release is never tried again unasked."""
-        tools, ports = self._tools, self._tools.ports
-        await tools.store.quarantine(work.release, work.reason)
-        await point_link(ports.disk, paths.CURRENT, paths.release(tools.boot.release.version))
-        while True:
-            try:
-                await ports.services.stop(tools.boot.slot.other)
-                break
-            except (Unavailable, Unknown) as error:
-                _log.warning("the new instance cannot be stopped yet: %s", error)
-                await ports.clock.sleep(tools.timings.retry)
-        await tools.store.forget_attempt()
 
-    async def _mark_verified(self, work: MarkVerified) -> None:
-        tools = self._tools
-        await tools.store.mark_verified(tools.boot.release)
-        attempt = await tools.store.attempt()
-        if attempt is not None and attempt.attempt == work.attempt:
-            await tools.store.record_attempt(replace(attempt, confirmed=True))
-
-
-def _ended(state: UnitState, slot: str) -> str:
-    """Why the new unit will not come to anything; "" while it may."""
-    match state:
-        case Running():
-            return ""
-        case Stopped():
-            return f"the new instance in slot {slot} has ended"
-        case Failing(exits, gave_up):
-            return f"the new instance in slot {slot} ended badly {exits} times" if _enough(exits, gave_up) else ""
+def _verdict(end: ProgramEnd, release: Release, limit: Duration) -> str:
+    """Why a self-test was not passed; "" when it was."""
+    match end:
+        case Exited(0, output):
+            named = selftest.named(output)
+            return "" if named == release else f"names {named or 'no release'} instead of {release}"
+        case Exited(code, output):
+            return f"exit code {code}: {output.decode('utf-8', 'replace').strip()[-_SHOWN:]}"
+        case Overran():
+            return f"not over within {limit}"
+        case NotStartable(reason):
+            return f"cannot be started: {reason}"
         case _:
-            assert_never(state)
-
-
-def _enough(exits: int, gave_up: bool) -> bool:
-    return gave_up or exits >= ENOUGH_EXITS
+            assert_never(end)

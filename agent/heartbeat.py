@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.ports import AgentBoot, AgentPorts, AgentTimings
 from fleet.contracts import layout
-from fleet.contracts.errors import Unavailable, Unknown
+from fleet.contracts.errors import Refused, Unavailable, Unknown
 from fleet.contracts.ids import InstanceId
 from fleet.contracts.layout import Bucket
 from fleet.contracts.records import Health, Heartbeat, Role
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -65,3 +68,5 @@ class Heart:
             await self._bus.put(Bucket.HEARTBEAT, self._key, layout.encode(heartbeat))
         except (Unavailable, Unknown):
             return
+        except Refused as error:  # Says something of this device's rights, nothing of this release: live on.
+            _log.error("a heartbeat was refused: %s", error)

@@ -1,33 +1,48 @@
-"""The boot guard: decides which release a unit runs, and becomes it. Never changes with a release.
+"""The boot guard: both units run it, and it becomes the release that it picks. Never changes with a release.
 
 Standard library only, one file, no import of the project: whatever a release does wrong, this still starts. It trusts
-nothing it reads: a state file that is garbage counts as missing, and a release counts only if its hash is that of its
-completion manifest.
+nothing it reads: a state file that is garbage counts as missing, a release is hashed again before it is started, and
+whatever the disk holds, a whole release on it is started.
 
 The rules, in their order:
 
-1. In an overlap of this boot, the slot that the old release ran in runs the old release again, so that it goes on
-   watching the new one; once the new one is confirmed, it runs nothing: the successor has taken over.
-2. The current link, if what it leads to is whole. A release that is not verified yet gets `TRIALS` starts.
-3. After that, and after a power cut in an overlap too, the device returns to the last verified release by itself: the
-   bad one is quarantined and the link swapped back. While the old instance still watches, it leaves that to it.
-4. If nothing is verified, any whole release rather than none.
+1. In an overlap of this boot, the slot that the attempt began in runs the attempt's previous release, which goes on
+   watching the new one. Once that attempt has succeeded, this slot has nothing to do any more.
+2. Otherwise the current link decides, unless its release is condemned, damaged, or was started too often without
+   becoming verified, or stable. Then the link goes back to the release that was good last, with no network needed.
+   In an overlap this may run the previous release beside itself: the old instance sees the quarantine mark and ends
+   that; if there is no old instance any more, the device has an agent nevertheless.
 """
 
 import hashlib
 import json
 import os
+import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NoReturn, Protocol, Union
+from typing import NoReturn, Protocol
 
-TRIALS = 3
-"""Starts that a release gets before it has to be verified."""
-STATE = "/var/lib/fleet-agent"
 RELEASES = "/usr/bin"
-PREFIX = "fleet-agent-v"
-MANIFEST = ".manifest.json"
 CURRENT = "/usr/local/bin/fleet-agent"
+STATE = "/var/lib/fleet-agent"
+QUARANTINE = f"{STATE}/quarantine"
+VERIFIED = f"{STATE}/verified.json"
+ATTEMPT = f"{STATE}/attempt.json"
+TRIALS = f"{STATE}/trials.json"
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+TRIAL_STARTS = 3
+"""Starts that a release gets before it has to be verified. The service manager allows a unit five in its window."""
+STABLE_STARTS = 4
+"""Starts that a verified release gets before it has to have been stable once: the agent then forgets the count."""
+
+_PREFIX = f"{RELEASES}/fleet-agent-v"
+_MANIFEST = ".manifest.json"
+_VERSION = re.compile(r"[0-9]{1,6}\.[0-9]{1,6}\.[0-9]{1,6}(?:-[0-9a-z][0-9a-z.]{0,31})?")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_CHUNK = 1 << 20
+_STANDS_IN = "stands in: "
 
 
 class Files(Protocol):
@@ -38,7 +53,7 @@ class Files(Protocol):
         ...
 
     def write(self, path: str, data: bytes) -> None:
-        """Replace the contents atomically and durably, making the folder."""
+        """Replace the contents atomically and durably, making the folder. Raises when that cannot be done."""
         ...
 
     def link(self, path: str) -> str | None:
@@ -46,7 +61,7 @@ class Files(Protocol):
         ...
 
     def swap(self, link: str, target: str) -> None:
-        """Let a link lead elsewhere, atomically and durably."""
+        """Let a link lead elsewhere, atomically and durably. Raises when that cannot be done."""
         ...
 
     def names(self, folder: str) -> list[str]:
@@ -58,13 +73,17 @@ class Files(Protocol):
         ...
 
 
+# --- the answer --------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Start:
-    """Run this release."""
+    """Become this release."""
 
     path: str
     version: str
     sha256: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -81,85 +100,175 @@ class Nothing:
     reason: str
 
 
-Choice = Union[Start, Leave, Nothing]  # noqa: UP007 - stays readable to the oldest Python a device may have
+Choice = Start | Leave | Nothing
+
+
+# --- what is known -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Named:
+    """A release by its two names."""
+
+    version: str
+    sha256: str
+
+    @property
+    def path(self) -> str:
+        """Its file."""
+        return f"{_PREFIX}{self.version}"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The upgrade attempt on disk. `ended` is the word for how it ended, "" while it goes on."""
+
+    release: Named
+    previous: Named
+    origin: str
+    boot: str
+    ended: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything the decision rests on. `manifests` are promises, not hashed yet; `before` was verified earlier."""
+
+    slot: str
+    boot: str
+    current: Named | None
+    attempt: Attempt | None
+    verified: Named | None
+    before: Named | None
+    trial: tuple[str, int]
+    condemned: tuple[str, ...]
+    manifests: tuple[Named, ...]
+
+
+@dataclass(frozen=True)
+class Option:
+    """A release to start, if it is whole. `move` swaps the current link to it, `condemn` quarantines another one."""
+
+    release: Named
+    reason: str
+    count: bool = True
+    move: bool = False
+    condemn: Named | None = None
+
+
+# --- the decision ------------------------------------------------------------------------------------
+
+
+def decide(facts: Facts) -> Leave | tuple[Option, ...]:
+    """The options, best first. Pure: nothing is read or hashed here."""
+    attempt = facts.attempt
+    if attempt is None or attempt.boot != facts.boot or attempt.origin != facts.slot:
+        return _by_link(facts)
+    if not attempt.ended:
+        return (Option(attempt.previous, "watches the new release", count=False), *_by_link(facts))
+    if attempt.ended == "succeeded" and attempt.previous != attempt.release:
+        return Leave("the attempt that began in this slot has succeeded in the other one")
+    return _by_link(facts)
+
+
+def _by_link(facts: Facts) -> tuple[Option, ...]:
+    current = facts.current
+    if current is None:
+        return _others(facts, _STANDS_IN + "the current link leads to no release", _all(facts))
+    keep = Option(current, "is current")
+    if current.sha256 in facts.condemned:
+        return (*_others(facts, _STANDS_IN + "the current release is quarantined", _all(facts)), keep)
+    starts = facts.trial[1] if facts.trial[0] == current.sha256 else 0
+    if starts < (STABLE_STARTS if current == facts.verified else TRIAL_STARTS):
+        return (keep, *_others(facts, _STANDS_IN + "the current release is damaged", _all(facts)))
+    reason = f"{_STANDS_IN}{current.version} was started {starts} times without proving itself"
+    return (*_others(facts, reason, _good(facts), condemn=current), keep)
+
+
+def _good(facts: Facts) -> tuple[Named | None, ...]:
+    """What was good once, the latest first."""
+    return facts.verified, facts.before, facts.attempt.previous if facts.attempt else None
+
+
+def _all(facts: Facts) -> tuple[Named | None, ...]:
+    return (*_good(facts), facts.attempt.release if facts.attempt else None, *reversed(facts.manifests))
+
+
+def _others(
+    facts: Facts, reason: str, candidates: tuple[Named | None, ...], condemn: Named | None = None
+) -> tuple[Option, ...]:
+    options: dict[Named, Option] = {}
+    for named in candidates:
+        if named is not None and named != facts.current and named.sha256 not in facts.condemned:
+            options.setdefault(named, Option(named, reason, move=True, condemn=condemn))
+    return tuple(options.values())
+
+
+# --- reading and acting ------------------------------------------------------------------------------
 
 
 def choose(files: Files, slot: str, boot: str) -> Choice:
     """Decide what the unit of `slot` runs in this boot, and write down what the decision changes."""
-    whole = whole_releases(files)
-    attempt = _Attempt(_json(files, STATE + "/attempt.json"))
-    if attempt.boot == boot and attempt.origin == slot and attempt.previous in whole:
-        if attempt.confirmed:
-            return Leave("the successor in the other slot is confirmed")
-        return whole[attempt.previous]
-    verified = _text(_json(files, STATE + "/verified.json"), "sha256")
-    current = _current(files, whole)
-    if current is None:
-        return _fall_back(files, whole, verified, "the current link leads to no whole release")
-    if current.sha256 == verified or verified not in whole:
-        return current
-    starts = _trials(files, current.sha256)
-    if starts < TRIALS:
-        files.write(STATE + "/trials.json", json.dumps({"sha256": current.sha256, "starts": starts + 1}).encode())
-        return current
-    reason = f"{starts} starts without being verified"
-    if attempt.boot == boot and attempt.release == current.sha256:
-        return Nothing(reason + ": the old instance watches and will go back")
-    _condemn(files, current, reason)
-    return _fall_back(files, whole, verified, reason)
+    facts = look(files, slot, boot)
+    plan = decide(facts)
+    if isinstance(plan, Leave):
+        return plan
+    for option in plan:
+        if files.sha256(option.release.path) == option.release.sha256:
+            _write_down(files, facts, option)
+            return Start(option.release.path, option.release.version, option.release.sha256, option.reason)
+    return Nothing("no release on this disk is whole")
 
 
-def whole_releases(files: Files) -> dict[str, Start]:
-    """Every release on disk whose hash is that of its manifest, by sha256."""
-    found = {}
-    for name in files.names(RELEASES):
-        if name.startswith(PREFIX) and name.endswith(MANIFEST):
-            manifest = _json(files, RELEASES + "/" + name)
-            version, sha256 = _text(manifest, "version"), _text(manifest, "sha256")
-            path = RELEASES + "/" + PREFIX + version
-            if sha256 and path + MANIFEST == RELEASES + "/" + name and files.sha256(path) == sha256:
-                found[sha256] = Start(path, version, sha256)
-    return found
-
-
-class _Attempt:
-    """What is known of the attempt on disk; empty texts where it is garbage."""
-
-    def __init__(self, found: dict[str, object]) -> None:
-        previous, release = found.get("previous"), found.get("release")
-        self.previous = _text(previous, "sha256") if isinstance(previous, dict) else ""
-        self.release = _text(release, "sha256") if isinstance(release, dict) else ""
-        self.origin = _text(found, "origin")
-        self.boot = _text(found, "boot")
-        self.confirmed = found.get("confirmed") is True
-
-
-def _current(files: Files, whole: dict[str, Start]) -> Start | None:
+def look(files: Files, slot: str, boot: str) -> Facts:
+    """Read everything, taking garbage for missing."""
+    attempt, verified = _attempt(_json(files, ATTEMPT)), _json(files, VERIFIED)
+    names = [name for name in files.names(RELEASES) if name.endswith(_MANIFEST)]
+    promised = [_named(_json(files, f"{RELEASES}/{name}")) for name in names]
+    manifests = tuple(named for named in promised if named is not None)
+    told = (*manifests, _named(verified), *((attempt.release, attempt.previous) if attempt else ()))
     target = files.link(CURRENT)
-    return next((start for start in whole.values() if start.path == target), None)
+    return Facts(
+        slot=slot,
+        boot=boot,
+        current=next((named for named in told if named is not None and named.path == target), None),
+        attempt=attempt,
+        verified=_named(verified),
+        before=_named(verified.get("before")),
+        trial=_trial(_json(files, TRIALS)),
+        condemned=tuple(name for name in files.names(QUARANTINE) if _SHA256.fullmatch(name)),
+        manifests=manifests,
+    )
 
 
-def _fall_back(files: Files, whole: dict[str, Start], verified: str, reason: str) -> Choice:
-    start = whole.get(verified)
-    if start is None:
-        condemned = set(files.names(STATE + "/quarantine"))
-        left = sorted((start.version, start.sha256) for start in whole.values() if start.sha256 not in condemned)
-        if not left:
-            return Nothing(reason + ", and no whole release is left")
-        start = whole[left[-1][1]]
-    files.swap(CURRENT, start.path)
-    return start
+def _write_down(files: Files, facts: Facts, option: Option) -> None:
+    """Condemn before the link moves: a power cut in between must not bring the bad release up once more."""
+    release, bad = option.release, option.condemn
+    if bad is not None:
+        reason = option.reason.removeprefix(_STANDS_IN)
+        _put(files, f"{QUARANTINE}/{bad.sha256}", {"version": bad.version, "reason": reason})
+        if bad == facts.verified:
+            _put(files, VERIFIED, {"version": release.version, "sha256": release.sha256, "before": None})
+    if option.move:
+        _try(lambda: files.swap(CURRENT, release.path), "the current link")
+    if option.count:
+        starts = facts.trial[1] if facts.trial[0] == release.sha256 else 0
+        _put(files, TRIALS, {"sha256": release.sha256, "starts": starts + 1})
 
 
-def _condemn(files: Files, bad: Start, reason: str) -> None:
-    mark = json.dumps({"version": bad.version, "reason": reason}).encode()
-    files.write(STATE + "/quarantine/" + bad.sha256, mark)
+def _put(files: Files, path: str, value: dict[str, object]) -> None:
+    _try(lambda: files.write(path, json.dumps(value).encode()), path)
 
 
-def _trials(files: Files, sha256: str) -> int:
-    trials = _json(files, STATE + "/trials.json")
-    starts = trials.get("starts")
-    return starts if trials.get("sha256") == sha256 and isinstance(starts, int) else 0
+def _try(change: Callable[[], None], what: str) -> None:
+    try:
+        change()
+    except Exception as error:  # noqa: BLE001 - a full or broken disk must not keep the device from having an agent
+        _say(f"{what} stays as it is: {error}")
+
+
+def _say(text: str) -> None:
+    print(f"boot guard: {text}", file=sys.stderr)
 
 
 def _json(files: Files, path: str) -> dict[str, object]:
@@ -171,9 +280,32 @@ def _json(files: Files, path: str) -> dict[str, object]:
     return found if isinstance(found, dict) else {}
 
 
-def _text(found: dict[str, object], name: str) -> str:
-    value = found.get(name)
-    return value if isinstance(value, str) else ""
+def _named(found: object) -> Named | None:
+    if not isinstance(found, dict):
+        return None
+    version, sha256 = found.get("version"), found.get("sha256")
+    if not isinstance(version, str) or not isinstance(sha256, str):
+        return None
+    return Named(version, sha256) if _VERSION.fullmatch(version) and _SHA256.fullmatch(sha256) else None
+
+
+def _attempt(found: dict[str, object]) -> Attempt | None:
+    release, previous = _named(found.get("release")), _named(found.get("previous"))
+    origin, boot, ended = found.get("origin"), found.get("boot"), found.get("ended")
+    if release is None or previous is None or not isinstance(origin, str) or not isinstance(boot, str):
+        return None
+    if ended is None:
+        return Attempt(release, previous, origin, boot, "")
+    status = ended.get("status") if isinstance(ended, dict) else None
+    return Attempt(release, previous, origin, boot, status) if isinstance(status, str) and status else None
+
+
+def _trial(found: dict[str, object]) -> tuple[str, int]:
+    sha256, starts = found.get("sha256"), found.get("starts")
+    return (sha256, starts) if isinstance(sha256, str) and isinstance(starts, int) and starts > 0 else ("", 0)
+
+
+# --- on a real machine -------------------------------------------------------------------------------
 
 
 class RealFiles:
@@ -214,6 +346,7 @@ class RealFiles:
         """See `Files.swap`."""
         real = self._root + link
         temporary = real + ".swap-launcher"
+        os.makedirs(os.path.dirname(real), exist_ok=True)
         if os.path.lexists(temporary):
             os.unlink(temporary)
         os.symlink(self._root + target, temporary)
@@ -232,17 +365,15 @@ class RealFiles:
         digest = hashlib.sha256()
         try:
             with open(self._root + path, "rb") as file:
-                while True:
-                    data = file.read(1 << 20)
-                    if not data:
-                        return digest.hexdigest()
+                while data := file.read(_CHUNK):
                     digest.update(data)
         except OSError:
             return None
+        return digest.hexdigest()
 
 
 def _sync_folder(path: str) -> None:
-    folder = os.open(path, os.O_RDONLY)
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)
     finally:
@@ -257,16 +388,18 @@ def main() -> int:
         print("usage: launcher.py a|b", file=sys.stderr)
         return 2
     files = RealFiles(root)
-    boot = (files.read("/proc/sys/kernel/random/boot_id") or b"").decode("ascii", "replace").strip()
+    boot = (files.read(BOOT_ID) or b"").decode("ascii", "replace").strip()
     choice = choose(files, slot, boot)
     if isinstance(choice, Start):
         _become(choice, root, slot)
-    print(f"boot guard: {choice.reason}", file=sys.stderr)
+    _say(choice.reason)
     return 0 if isinstance(choice, Leave) else 1
 
 
 def _become(choice: Start, root: str, slot: str) -> NoReturn:
-    own = {"SHIV_ROOT": root + STATE + "/unpacked", "FLEET_AGENT_SLOT": slot, "FLEET_ROOT": root or "/"}
+    _say(f"slot {slot} starts {choice.version}, which {choice.reason}")
+    sys.stderr.flush()
+    own = {"SHIV_ROOT": f"{root}{STATE}/unpacked", "FLEET_AGENT_SLOT": slot, "FLEET_ROOT": root or "/"}
     program = [sys.executable, root + choice.path, "--slot", slot]
     os.execve(sys.executable, program, {**os.environ, **own})
 

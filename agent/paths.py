@@ -18,11 +18,13 @@ UNPACKED = STATE / "unpacked"
 QUARANTINE = STATE / "quarantine"
 """One file per condemned sha256, holding the reason. Only an explicit operator retry lifts it."""
 VERIFIED = STATE / "verified.json"
-"""The release last confirmed by the operator: `{"version": …, "sha256": …}`."""
+"""The release last confirmed by the operator, and the one before: `{"version": …, "sha256": …, "before": …}`."""
 ATTEMPT = STATE / "attempt.json"
 """The upgrade attempt under way or last ended."""
 TRIALS = STATE / "trials.json"
-"""How often the boot guard has started an unverified release: `{"sha256": …, "starts": …}`."""
+"""How often the boot guard has started a release that has not proved itself since: `{"sha256": …, "starts": …}`."""
+WORKLOADS = STATE / "workloads.json"
+"""The desired workloads as last read: a device without a network runs what it ran."""
 LOCK = PurePosixPath("/run/fleet-agent/leader.lock")
 CONFIG = PurePosixPath("/etc/fleet-agent/config.json")
 

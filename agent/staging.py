@@ -53,6 +53,11 @@ async def is_complete(disk: Disk, release: Release) -> bool:
     return await _hash(disk, paths.release(release.version)) == release.sha256
 
 
+async def is_whole(disk: Disk, release: Release) -> bool:
+    """Whether the file of a release is on disk with the right sha256, whatever its manifest says."""
+    return await _hash(disk, paths.release(release.version)) == release.sha256
+
+
 async def read_manifest(disk: Disk, version: Version) -> ReleaseManifest | None:
     """The manifest of a version; None when there is none or it cannot be read."""
     try:

@@ -1,96 +1,118 @@
-"""The brain of the hand-over protocol (ADR-022): pure, one instance of it per agent process.
+"""The brain of the hand-over protocol (ADR-022): pure, one of it per agent process.
 
 The old instance goes `Idle → Locking → Draining → Staging → Testing → Swapping → Overlapping` and ends with the
-operator's stop, or with `GoingBack`. The new instance begins `OnTrial` until the operator has confirmed it by its
-heartbeats, and reports success once it is marked verified on disk *and* holds the host lock: only then is the old one
-proven gone. Every attempt ends in exactly one terminal report.
+operator's stop, or with `RollingBack`. The new instance is `OnTrial` until the operator has confirmed it by its
+heartbeats, then `Marking`, then `Confirmed` until it holds the host lock, which proves the old one gone; only then
+does it close the attempt as a success. Every attempt that this device answers to gets exactly one terminal report.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from typing import Final
 
 from agent.events import (
     Abandon,
     AskLock,
-    Attempt,
+    AttemptRecord,
+    BecameManaging,
+    Closed,
     DesiredSeen,
+    DesiredWithdrawn,
     Drain,
     Drained,
     DrainOverran,
     Event,
-    GoBack,
-    HandedOver,
-    HandOver,
+    Exit,
+    Hold,
+    Insist,
     Instruction,
-    Leave,
-    LockAnswered,
-    LockHeld,
+    LookAgain,
+    LookedAgain,
+    MarkedVerified,
     MarkVerified,
-    NotStaged,
-    OverlapFailed,
+    Note,
+    OverlapWatched,
     Quarantine,
+    RecordAttempt,
     Report,
-    SelfTest,
+    Restored,
+    RunSelfTest,
+    SlotGranted,
     Stage,
     Staged,
+    StageOverran,
+    StageRefused,
+    StartUnit,
+    Step,
     StopAsked,
+    StopUnit,
+    SwapDone,
+    SwapFailed,
+    SwapLink,
     TestFailed,
     TestPassed,
+    TrialWatched,
+    TrySwap,
     Undrain,
-    Verified,
     WatchOverlap,
-    WentBack,
+    WatchTrial,
 )
+from fleet.capabilities.host import Failing, Running, Stopped, UnitState
 from fleet.contracts.errors import IllegalTransition
-from fleet.contracts.ids import Architecture, AttemptId, InstanceId, Release, Sha256, Slot
+from fleet.contracts.ids import Architecture, AttemptId, InstanceId, Release, Revision, Sha256, Slot, Version
 from fleet.contracts.records import (
-    TERMINAL,
     DeferredUpgrade,
     DesiredAgent,
     InProgress,
-    LockDenied,
-    LockGranted,
     RefusedUpgrade,
     RolledBack,
+    StopRequest,
     Succeeded,
     UpgradePhase,
-    UpgradeState,
     UpgradeStatus,
 )
-from fleet.contracts.time import ZERO
+from fleet.contracts.time import Duration
 
-_STORY: Final = 20
+ENOUGH_EXITS: Final = 3
+"""The new unit is given up after this many bad ends: its boot guard starts an unverified release no more often."""
+ENOUGH_STOPPED: Final = 2
+"""… or when this many looks in a row find it stopped: at a shutdown all units stop, and that condemns nobody."""
+_LONGEST_REASON: Final = 1000
+_STORY: Final = 30
 
 Instructions = tuple[Instruction, ...]
-E = TypeVar("E", bound=Event)
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What an agent process knows of itself and its disk when it starts.
+class Me:
+    """What this process is."""
 
-    `verified` is the release last confirmed here. `reported` is the device's own newest report, if it could be read.
-    """
-
-    me: InstanceId
+    instance: InstanceId
     release: Release
     slot: Slot
     architecture: Architecture
-    verified: Release | None
-    attempt: Attempt | None
-    quarantined: Mapping[Sha256, str]
-    reported: UpgradeState | None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the disk said when this process began. `current` is the version that the current link leads to."""
+
+    verified: Release | None = None
+    attempt: AttemptRecord | None = None
+    current: Version | None = None
+    condemned: Mapping[Sha256, str] | None = None
+    on_disk: tuple[Release, ...] = ()
+
+
+# --- states ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """No attempt is under way. `ended` is the one that ended last."""
-
-    ended: AttemptId | None
+    """No attempt is under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,85 +147,104 @@ class Testing:
 class Swapping:
     """Records the attempt, swaps the link, starts the other unit. Cannot be called off."""
 
-    desired: DesiredAgent
-    newer: DesiredAgent | None = None
+    record: AttemptRecord
 
 
 @dataclass(frozen=True, slots=True)
 class Overlapping:
-    """Both instances run. Once the operator has `confirmed` the new one, nothing goes back any more."""
+    """Both instances run. `stopped` counts looks in a row that found the new unit stopped."""
 
-    attempt: AttemptId
-    release: Release
-    confirmed: bool
-    newer: DesiredAgent | None = None
+    record: AttemptRecord
+    confirmed: bool = False
+    stopped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class GoingBack:
-    """Undoes the swap."""
+class RollingBack:
+    """Undoes what was done; the record says how the attempt ends. `leave`: this very process runs the bad release."""
 
-    attempt: AttemptId
-    release: Release
-    reason: str
-    newer: DesiredAgent | None = None
+    record: AttemptRecord
+    leave: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class OnTrial:
-    """This process runs a release that nobody has confirmed yet. `newer` is another desired release, kept for later."""
+    """This process runs a release that nobody has confirmed. `watched`: its own deadline is running."""
 
-    newer: DesiredAgent | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Succeeding:
-    """The desired release runs here and is confirmed; `marked` on disk; reported once the host lock is held too."""
-
-    desired: DesiredAgent
-    marked: bool
+    record: AttemptRecord | None
+    watched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """The operator has stopped this instance."""
+class Marking:
+    """The operator has confirmed this instance; that is being written to disk."""
+
+    record: AttemptRecord
 
 
-State = Idle | Locking | Draining | Staging | Testing | Swapping | Overlapping | GoingBack | OnTrial | Succeeding | Left
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """It is written. Waits for the host lock."""
+
+    record: AttemptRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """Writes the success down and makes sure that the other slot is empty."""
+
+    record: AttemptRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """This process is about to end."""
+
+
+State = (
+    Idle
+    | Locking
+    | Draining
+    | Staging
+    | Testing
+    | Swapping
+    | Overlapping
+    | RollingBack
+    | OnTrial
+    | Marking
+    | Confirmed
+    | Closing
+    | Leaving
+)
 _Working = Locking | Draining | Staging | Testing
+_Recorded = Swapping | Overlapping | RollingBack | Marking | Confirmed | Closing
+
+_PHASES: Final[dict[type[_Working], UpgradePhase]] = {
+    Locking: UpgradePhase.LOCKING,
+    Draining: UpgradePhase.DRAINING,
+    Staging: UpgradePhase.STAGING,
+    Testing: UpgradePhase.TESTING,
+}
 
 
 class Upgrade:
     """The state machine. `begin` once, then `handle` per event."""
 
-    def __init__(self, facts: Facts) -> None:
-        self._facts = facts
+    def __init__(self, me: Me, found: Found, overlap: Duration) -> None:
+        self._me = me
+        self._found = found
+        self._deadline = overlap
+        self._verified = found.verified
+        self._condemned: dict[Sha256, str] = dict(found.condemned or {})
         self._managing = False
-        self._quarantined = dict(facts.quarantined)
+        self._seen = Revision(0)
+        self._wanted: DesiredAgent | None = None
+        self._settled: AttemptRecord | None = None
         self._story: deque[str] = deque(maxlen=_STORY)
-        self.state: State = Idle(None)
-
-    @property
-    def draining(self) -> bool:
-        """Whether nothing new may be reconciled."""
-        return isinstance(self.state, Draining | Staging | Testing | Swapping | Overlapping | GoingBack)
-
-    def begin(self) -> Instructions:
-        """Find out from the disk what this process is."""
-        facts, attempt = self._facts, self._facts.attempt
-        if attempt is not None and attempt.previous == facts.release and self._survives(attempt):
-            self.state = Overlapping(attempt.attempt, attempt.release, attempt.confirmed)
-            return (WatchOverlap(attempt.attempt),)
-        if facts.verified != facts.release:
-            self.state = OnTrial()
-            return ()
-        self.state = Idle(self._reported_end())
-        if attempt is not None and attempt.release != facts.release and self._reported_end() != attempt.attempt:
-            return self._returned(attempt)
-        return ()
+        self.state: State = Idle()
 
     def handle(self, event: Event) -> Instructions:
-        """Decide. Results of work on an attempt that was abandoned are passed over.
+        """Decide. What comes of work that was abandoned is passed over.
 
         Raises:
             IllegalTransition: the state has no answer to the event; tells how it came to that.
@@ -215,285 +256,439 @@ class Upgrade:
 
     def _handle(self, event: Event) -> Instructions:
         match event:
-            case DesiredSeen(desired):
-                return self._desired(desired)
+            case DesiredSeen(revision, desired):
+                return self._desired_seen(revision, desired)
+            case DesiredWithdrawn(revision):
+                return self._withdrawn(revision)
+            case BecameManaging():
+                return self._became_managing()
             case StopAsked(request):
-                return self._stop(request.instance)
-            case LockHeld():
-                return self._lock_held()
+                return self._stop_asked(request)
+            case _ if event.attempt != self.attempt:
+                return ()
+            case OverlapWatched() | TrialWatched() | LookedAgain():
+                return self._watched(event)
             case _:
-                if event.attempt != self._attempt():
-                    return ()
-                return _ANSWERS.get((type(self.state), type(event)), Upgrade._illegal)(self, event)
+                return self._worked(event)
 
-    # --- what is desired -----------------------------------------------------------------------------
-
-    def _desired(self, desired: DesiredAgent) -> Instructions:
+    @property
+    def attempt(self) -> AttemptId | None:
+        """The attempt under way, if one is."""
         match self.state:
-            case Idle(ended):
-                return () if desired.attempt == ended else self._take_up(desired)
+            case Locking(desired) | Draining(desired) | Staging(desired) | Testing(desired):
+                return desired.attempt
+            case Idle() | Leaving():
+                return None
+            case state:
+                return state.record.attempt if state.record is not None else None
+
+    # --- at the start ------------------------------------------------------------------------------------
+
+    def begin(self) -> Instructions:
+        """Find out from the disk what this process is."""
+        record = self._found.attempt
+        if record is None:
+            return self._begin_plain()
+        if record.ended is not None:
+            return self._begin_after(record)
+        if record.release == self._me.release:
+            return self._begin_as_new(record)
+        if record.previous == self._me.release:
+            return self._begin_as_old(record)
+        return self._begin_plain()
+
+    def _begin_plain(self) -> Instructions:
+        if self._verified != self._me.release:
+            self.state = OnTrial(None)
+        return ()
+
+    def _begin_after(self, record: AttemptRecord) -> Instructions:
+        """The last attempt has ended."""
+        reason = self._condemned.get(record.release.sha256)
+        succeeded = isinstance(record.ended, Succeeded)
+        if succeeded and record.release == self._me.release and record.previous != record.release:
+            self._verified = self._me.release
+            return self._close(record)
+        if succeeded and record.release != self._me.release and reason is not None:
+            self._settled = self._ended(record, _rolled_back(reason))
+            return (Note(self._settled), *self._begin_plain())
+        self._settled = record
+        return self._begin_plain()
+
+    def _begin_as_new(self, record: AttemptRecord) -> Instructions:
+        self.state = Confirmed(record) if self._verified == self._me.release else OnTrial(record)
+        return ()
+
+    def _begin_as_old(self, record: AttemptRecord) -> Instructions:
+        reason = self._condemned.get(record.release.sha256)
+        if reason is not None:
+            return (Hold(), *self._roll_back(record, _rolled_back(reason), reason))
+        if self._found.current != record.release.version:
+            return self._begin_plain()  # Never swapped: the attempt begins anew when the desired record is read.
+        if record.boot == self._me.instance.boot and record.origin is self._me.slot:
+            self.state = Swapping(record)
+            return (Hold(), TrySwap(record.attempt, (SwapLink(record.release), StartUnit(self._me.slot.other))))
+        reason = "the boot guard went back to the previous release"
+        return (Hold(), *self._roll_back(record, _rolled_back(reason), reason))
+
+    # --- what is desired -----------------------------------------------------------------------------------
+
+    def _desired_seen(self, revision: Revision, desired: DesiredAgent) -> Instructions:
+        if revision <= self._seen:
+            return ()
+        self._seen, self._wanted = revision, desired
+        match self.state:
+            case Idle():
+                return self._consider()
             case Locking() | Draining() | Staging() | Testing() as working:
                 if desired.attempt == working.desired.attempt:
                     return ()
-                reason = f"superseded by attempt {desired.attempt}"
-                given_up = self._end(DeferredUpgrade(phase=_phase(working), reason=reason), undrain=self.draining)
-                return (Abandon(), *given_up, *self._take_up(desired))
-            case Swapping() as swapping:
-                if desired.attempt != swapping.desired.attempt:
-                    self.state = replace(swapping, newer=desired)
-                else:
-                    self.state = replace(swapping, desired=desired)
-                return ()
+                return (Abandon(), *self._defer(working, f"superseded by attempt {desired.attempt}"))
             case Overlapping() as overlapping:
-                if desired.attempt != overlapping.attempt:
-                    self.state = replace(overlapping, newer=desired)
-                else:
-                    self.state = replace(overlapping, confirmed=desired.confirmed is not None)
-                return ()
-            case GoingBack() as going:
-                self.state = replace(going, newer=desired if desired.attempt != going.attempt else None)
-                return ()
+                return self._desired_in_overlap(overlapping, desired)
             case OnTrial():
-                return self._desired_on_trial(desired)
-            case Succeeding() as succeeding:
-                if desired.attempt == succeeding.desired.attempt:
-                    return ()
-                if not succeeding.marked or not self._managing:
-                    return ()  # Read again on the slow period; first this attempt becomes terminal.
-                return self._take_up(desired)
-            case Left():
-                return ()
+                return self._desired_on_trial()
+            case _:
+                return ()  # Looked at when the attempt under way has ended.
 
-    def _take_up(self, desired: DesiredAgent) -> Instructions:
-        release, facts = desired.artefact.release, self._facts
-        if release.sha256 == facts.release.sha256:
-            self.state = Succeeding(desired, marked=True)
-            return self._succeed_if_due()
-        self.state = Locking(desired)
-        reason = self._quarantined.get(release.sha256)
-        if reason is not None:
-            return self._refuse(f"quarantined on this device: {reason}")
-        if desired.artefact.architecture is not facts.architecture:
-            return self._refuse(f"built for {desired.artefact.architecture}, this is {facts.architecture}")
-        return (self._progress(UpgradePhase.LOCKING), AskLock(desired.attempt, ZERO))
-
-    def _desired_on_trial(self, desired: DesiredAgent) -> Instructions:
-        if desired.artefact.release.sha256 != self._facts.release.sha256:
-            if self._managing:
-                return self._take_up(desired)
-            self.state = OnTrial(newer=desired)
+    def _withdrawn(self, revision: Revision) -> Instructions:
+        if revision <= self._seen:
             return ()
-        self.state = OnTrial()
-        if desired.confirmed != self._facts.me:
+        self._seen, self._wanted = revision, None
+        if isinstance(self.state, _Working):
+            return (Abandon(), *self._defer(self.state, "the desired release was withdrawn"))
+        return ()
+
+    def _consider(self) -> Instructions:
+        """Idle: look whether something else is desired. Only the managing instance begins anything."""
+        wanted, me = self._wanted, self._me
+        if wanted is None or not self._managing:
             return ()
-        self.state = Succeeding(desired, marked=False)
-        return (MarkVerified(desired.attempt),)
+        if self._settled is not None and self._settled.attempt == wanted.attempt:
+            return (_report(self._settled),)
+        if wanted.artefact.release == me.release:
+            if self._verified == me.release:
+                return self._settle(wanted, Succeeded())
+            self.state = OnTrial(None)
+            return self._desired_on_trial()
+        reason = self._objection(wanted)
+        if reason:
+            return self._settle(wanted, RefusedUpgrade(phase=UpgradePhase.LOCKING, reason=_short(reason)))
+        self.state = Locking(wanted)
+        return (self._progress(wanted, UpgradePhase.LOCKING), AskLock(wanted.attempt))
 
-    # --- the old instance's way ------------------------------------------------------------------------
+    def _objection(self, wanted: DesiredAgent) -> str:
+        """Why this release is not even tried; "" when nothing speaks against it."""
+        release, me = wanted.artefact.release, self._me
+        if release.sha256 == me.release.sha256:
+            return f"this very file runs here as version {me.release.version}"
+        if release.sha256 in self._condemned:
+            return f"quarantined on this device: {self._condemned[release.sha256]}"
+        if wanted.artefact.architecture is not me.architecture:
+            return f"built for {wanted.artefact.architecture.value}, this is {me.architecture.value}"
+        for other in (me.release, *self._found.on_disk):
+            if other.version == release.version and other.sha256 != release.sha256:
+                return f"version {release.version} is on disk with another sha256, {other.sha256.short}"
+        return ""
 
-    def _lock_answered(self, event: LockAnswered) -> Instructions:
-        desired = self._working().desired
-        match event.reply.answer:
-            case LockDenied(retry_after=pause):
-                return (AskLock(desired.attempt, pause),)
-            case LockGranted():
-                self.state = Draining(desired)
-                return (self._progress(UpgradePhase.DRAINING), Drain(desired.attempt))
-
-    def _drained(self, event: Drained) -> Instructions:
-        desired = self._working().desired
-        self.state = Staging(desired)
-        return (self._progress(UpgradePhase.STAGING), Stage(desired.attempt, desired.artefact))
-
-    def _drain_overran(self, event: DrainOverran) -> Instructions:
-        return self._end(DeferredUpgrade(phase=UpgradePhase.DRAINING, reason=event.reason))
-
-    def _staged(self, event: Staged) -> Instructions:
-        desired = self._working().desired
-        self.state = Testing(desired)
-        return (self._progress(UpgradePhase.TESTING), SelfTest(desired.attempt, desired.artefact.release))
-
-    def _not_staged(self, event: NotStaged) -> Instructions:
-        kind = DeferredUpgrade if event.later else RefusedUpgrade
-        return self._end(kind(phase=UpgradePhase.STAGING, reason=event.reason))
-
-    def _test_passed(self, event: TestPassed) -> Instructions:
-        desired = self._working().desired
-        self.state = Swapping(desired)
-        return (self._progress(UpgradePhase.SWAPPING), HandOver(desired.attempt, desired.artefact.release))
-
-    def _test_failed(self, event: TestFailed) -> Instructions:
-        release = self._working().desired.artefact.release
-        self._quarantined[release.sha256] = event.reason
-        status = RolledBack(phase=UpgradePhase.TESTING, reason=event.reason)
-        return (Quarantine(release, event.reason), *self._end(status))
-
-    def _handed_over(self, event: HandedOver) -> Instructions:
-        swapping = self.state
-        assert isinstance(swapping, Swapping)
-        desired = swapping.desired
-        report = self._progress(UpgradePhase.OVERLAPPING)
-        confirmed = desired.confirmed is not None
-        self.state = Overlapping(desired.attempt, desired.artefact.release, confirmed, swapping.newer)
-        return (report, WatchOverlap(desired.attempt))
-
-    def _swap_failed(self, event: OverlapFailed) -> Instructions:
-        swapping = self.state
-        assert isinstance(swapping, Swapping)
-        return self._go_back(swapping.desired.artefact.release, event.reason, swapping.newer)
-
-    def _overlap_failed(self, event: OverlapFailed) -> Instructions:
-        overlapping = self.state
-        assert isinstance(overlapping, Overlapping)
-        if overlapping.confirmed:
-            return (WatchOverlap(overlapping.attempt),)
-        return self._go_back(overlapping.release, event.reason, overlapping.newer)
-
-    def _go_back(self, release: Release, reason: str, newer: DesiredAgent | None) -> Instructions:
-        attempt = self._attempt()
-        assert attempt is not None
-        self._quarantined[release.sha256] = reason
-        self.state = GoingBack(attempt, release, reason, newer)
-        return (GoBack(attempt, release, reason),)
-
-    def _went_back(self, event: WentBack) -> Instructions:
-        going = self.state
-        assert isinstance(going, GoingBack)
-        ended = self._end(RolledBack(phase=UpgradePhase.OVERLAPPING, reason=going.reason))
-        return (*ended, *(self._take_up(going.newer) if going.newer is not None else ()))
-
-    def _stop(self, instance: InstanceId) -> Instructions:
-        """Only an overlap is ended by a stop; at any other time it is late, or meant for somebody else."""
-        if instance != self._facts.me or not isinstance(self.state, Overlapping):
-            return ()
-        self.state = Left()
-        return (Leave(),)
-
-    # --- the new instance's way ------------------------------------------------------------------------
-
-    def _verified(self, event: Verified) -> Instructions:
-        succeeding = self.state
-        assert isinstance(succeeding, Succeeding)
-        self.state = replace(succeeding, marked=True)
-        return self._succeed_if_due()
-
-    def _lock_held(self) -> Instructions:
+    def _became_managing(self) -> Instructions:
         self._managing = True
         match self.state:
-            case OnTrial(newer) if newer is not None:
-                return self._take_up(newer)
-            case Succeeding():
-                return self._succeed_if_due()
+            case Idle():
+                return self._consider()
+            case OnTrial():
+                return self._desired_on_trial()
+            case Confirmed(record):
+                return self._close(record)
             case _:
                 return ()
 
-    def _succeed_if_due(self) -> Instructions:
-        if isinstance(self.state, Succeeding) and self.state.marked and self._managing:
-            return self._end(Succeeded(), undrain=False)
+    # --- the old instance's way -------------------------------------------------------------------------------
+
+    def _worked(
+        self,
+        event: SlotGranted
+        | Drained
+        | DrainOverran
+        | Staged
+        | StageRefused
+        | StageOverran
+        | TestPassed
+        | TestFailed
+        | SwapDone
+        | SwapFailed
+        | Restored
+        | MarkedVerified
+        | Closed,
+    ) -> Instructions:
+        match self.state, event:
+            case Locking(desired), SlotGranted():
+                self.state = Draining(desired)
+                return (self._progress(desired, UpgradePhase.DRAINING), Drain(desired.attempt))
+            case Draining(desired), Drained():
+                self.state = Staging(desired)
+                return (self._progress(desired, UpgradePhase.STAGING), Stage(desired.attempt, desired.artefact))
+            case Draining() as working, DrainOverran(reason=reason):
+                return self._defer(working, reason)
+            case Staging(desired), Staged():
+                self.state = Testing(desired)
+                test = RunSelfTest(desired.attempt, desired.artefact.release)
+                return (self._progress(desired, UpgradePhase.TESTING), test)
+            case Staging() as working, StageOverran(reason=reason):
+                return self._defer(working, reason)
+            case Staging(desired), StageRefused(reason=reason):
+                refused = RefusedUpgrade(phase=UpgradePhase.STAGING, reason=_short(reason))
+                return (*self._settle(desired, refused), Undrain(), *self._consider_anew(desired))
+            case Testing(desired), TestPassed():
+                return self._swap(desired)
+            case Testing(desired), TestFailed(reason=reason):
+                return self._condemn_untried(desired, reason)
+            case Swapping(record), SwapDone():
+                return self._overlap(record)
+            case Swapping(record), SwapFailed(reason=reason):
+                status = DeferredUpgrade(phase=UpgradePhase.SWAPPING, reason=_short(reason))
+                return self._roll_back(record, status)
+            case RollingBack() as rolling, Restored():
+                return self._restored(rolling)
+            case Marking(record), MarkedVerified():
+                self._verified = self._me.release
+                self.state = Confirmed(record)
+                return self._close(record) if self._managing else ()
+            case Closing(record), Closed():
+                return self._closed(record)
+            case _:
+                raise IllegalTransition(repr(self.state), repr(event), tuple(self._story))
+
+    def _defer(self, working: _Working, reason: str) -> Instructions:
+        """Not now; and see whether something else is desired instead."""
+        status = DeferredUpgrade(phase=_PHASES[type(working)], reason=_short(reason))
+        undrain = () if isinstance(working, Locking) else (Undrain(),)
+        return (*self._settle(working.desired, status), *undrain, *self._consider_anew(working.desired))
+
+    def _consider_anew(self, ended: DesiredAgent) -> Instructions:
+        """What was just answered is not answered again."""
+        return () if self._wanted is not None and self._wanted.attempt == ended.attempt else self._consider()
+
+    def _swap(self, desired: DesiredAgent) -> Instructions:
+        record, other = self._record(desired), self._me.slot.other
+        self.state = Swapping(record)
+        steps: tuple[Step, ...] = (
+            StopUnit(other),
+            RecordAttempt(record),
+            SwapLink(record.release),
+            StartUnit(other),
+        )
+        return (self._progress(desired, UpgradePhase.SWAPPING), TrySwap(record.attempt, steps))
+
+    def _condemn_untried(self, desired: DesiredAgent, reason: str) -> Instructions:
+        """The release failed its self-test: nothing was swapped, so nothing but the mark is needed."""
+        self._condemned[desired.artefact.release.sha256] = reason
+        ended = self._ended(self._record(desired), RolledBack(phase=UpgradePhase.TESTING, reason=_short(reason)))
+        self.state = RollingBack(ended)
+        return (Insist((Quarantine(ended.release, _short(reason)), RecordAttempt(ended)), Restored(ended.attempt)),)
+
+    def _overlap(self, record: AttemptRecord) -> Instructions:
+        self.state = overlapping = Overlapping(record)
+        report = Report(record.attempt, record.release, _OVERLAPPING, self._me.instance)
+        watch = WatchOverlap(record.attempt, record.release)
+        later = () if self._wanted is None else self._desired_in_overlap(overlapping, self._wanted)
+        return (report, watch, *later)
+
+    def _desired_in_overlap(self, overlapping: Overlapping, desired: DesiredAgent) -> Instructions:
+        record = overlapping.record
+        if desired.attempt == record.attempt:
+            self.state = replace(overlapping, confirmed=overlapping.confirmed or desired.confirmed is not None)
+            return ()
+        superseded = DeferredUpgrade(phase=UpgradePhase.OVERLAPPING, reason=f"superseded by attempt {desired.attempt}")
+        if desired.artefact.release != record.release:
+            # The operator judges what it desires and nothing else: this overlap would never be confirmed.
+            return (Abandon(), *self._roll_back(record, superseded))
+        adopted = record.model_copy(update={"attempt": desired.attempt})
+        self.state = Overlapping(adopted, confirmed=desired.confirmed is not None)
+        return (
+            Abandon(),
+            Report(record.attempt, record.release, superseded, self._me.instance),
+            Note(adopted),
+            Report(adopted.attempt, adopted.release, _OVERLAPPING, self._me.instance),
+            WatchOverlap(adopted.attempt, adopted.release),
+        )
+
+    def _watched(self, event: OverlapWatched | TrialWatched | LookedAgain) -> Instructions:
+        """Observations: where nothing is to be watched any more, they say nothing."""
+        match self.state, event:
+            case Overlapping() as overlapping, OverlapWatched():
+                return self._overlap_watched(overlapping, event)
+            case Overlapping(record, confirmed=False), LookedAgain():
+                reason = f"not confirmed by the operator within {self._deadline} of being connected"
+                return (Abandon(), *self._roll_back(record, _rolled_back(reason), reason))
+            case OnTrial(), TrialWatched(connected=connected):
+                return (LookAgain(event.attempt),) if connected >= self._deadline else ()
+            case OnTrial(AttemptRecord() as record), LookedAgain():
+                return self._give_myself_up(record)
+            case _:
+                return ()
+
+    def _overlap_watched(self, overlapping: Overlapping, event: OverlapWatched) -> Instructions:
+        stopped = overlapping.stopped + 1 if isinstance(event.unit, Stopped) else 0
+        self.state = replace(overlapping, stopped=stopped)
+        reason = event.condemned or _dead(event.unit, stopped)
+        if reason:
+            return (Abandon(), *self._roll_back(overlapping.record, _rolled_back(reason), reason))
+        if not overlapping.confirmed and event.connected >= self._deadline:
+            return (LookAgain(overlapping.record.attempt),)
         return ()
 
-    # --- at the start ----------------------------------------------------------------------------------
+    def _stop_asked(self, request: StopRequest) -> Instructions:
+        """Only an overlap is ended by a stop: at any other time the device would be left without an agent."""
+        if request.instance != self._me.instance or not isinstance(self.state, Overlapping):
+            return ()
+        if request.successor.version != self.state.record.release.version:
+            return ()
+        self.state = Leaving()
+        return (Abandon(), Exit(0))
 
-    def _survives(self, attempt: Attempt) -> bool:
-        """Whether this is the old instance of an overlap, started again in the same boot."""
-        return attempt.boot == self._facts.me.boot and attempt.origin is self._facts.slot
+    # --- going back -----------------------------------------------------------------------------------------------
 
-    def _reported_end(self) -> AttemptId | None:
-        reported = self._facts.reported
-        return reported.attempt if reported is not None and isinstance(reported.status, TERMINAL) else None
+    def _roll_back(self, record: AttemptRecord, status: UpgradeStatus, condemn: str = "") -> Instructions:
+        """Condemn first, if the release is to blame: whatever interrupts this, it is not tried again unasked."""
+        ended = self._ended(record, status)
+        steps: list[Step] = [SwapLink(record.previous), StopUnit(self._me.slot.other)]
+        if condemn:
+            self._condemned[record.release.sha256] = condemn
+            steps.insert(0, Quarantine(record.release, _short(condemn)))
+        if self._verified == self._me.release:
+            steps.append(MarkVerified(self._me.release))  # The new instance may have marked itself.
+        self.state = RollingBack(ended)
+        return (Insist((*steps, RecordAttempt(ended)), Restored(ended.attempt)),)
 
-    def _returned(self, attempt: Attempt) -> Instructions:
-        """The boot guard has gone back to the verified release, or the power went before the swap was durable."""
-        self.state = Idle(attempt.attempt)
-        reason = self._quarantined.get(attempt.release.sha256)
-        status: UpgradeStatus
-        if reason is None:
-            reason = "the device restarted before the new release could be confirmed"
-            status = DeferredUpgrade(phase=UpgradePhase.SWAPPING, reason=reason)
-        else:
-            status = RolledBack(phase=UpgradePhase.OVERLAPPING, reason=reason)
-        return (Report(attempt.attempt, attempt.release, status),)
+    def _give_myself_up(self, record: AttemptRecord) -> Instructions:
+        """A trial that nobody watches and nobody confirms goes back by itself."""
+        if record.previous == record.release or record.previous.sha256 in self._condemned:
+            return ()
+        reason = f"not confirmed by the operator within {self._deadline} of managing the device"
+        self._condemned[record.release.sha256] = reason
+        ended = self._ended(record, _rolled_back(reason))
+        self.state = RollingBack(ended, leave=True)
+        steps = (Quarantine(record.release, reason), SwapLink(record.previous), RecordAttempt(ended))
+        return (Abandon(), Insist(steps, Restored(ended.attempt)))
 
-    # --- small parts -----------------------------------------------------------------------------------
+    def _restored(self, rolling: RollingBack) -> Instructions:
+        if rolling.leave:
+            self.state = Leaving()
+            return (Exit(1),)
+        self._settled = rolling.record
+        self.state = Idle()
+        wanted = self._wanted
+        if wanted is not None and wanted.attempt == rolling.record.attempt:
+            return (_report(rolling.record), Undrain())
+        return (_report(rolling.record), Undrain(), *self._consider())
 
-    def _refuse(self, reason: str) -> Instructions:
-        return self._end(RefusedUpgrade(phase=UpgradePhase.LOCKING, reason=reason), undrain=False)
+    # --- the new instance's way -------------------------------------------------------------------------------------
 
-    def _end(self, status: UpgradeStatus, *, undrain: bool = True) -> Instructions:
-        attempt, release = self._attempt(), self._release()
-        assert attempt is not None
-        assert release is not None
-        self.state = Idle(attempt)
-        report = Report(attempt, release, status)
-        return (Undrain(), report) if undrain else (report,)
+    def _desired_on_trial(self) -> Instructions:
+        trial, wanted = self.state, self._wanted
+        assert isinstance(trial, OnTrial)
+        if wanted is None:
+            return self._watch_trial(trial)
+        if wanted.artefact.release != self._me.release:
+            return self._trial_superseded(trial, wanted) if self._managing else ()
+        record = trial.record or self._record(wanted)
+        if record.attempt != wanted.attempt:
+            record = record.model_copy(update={"attempt": wanted.attempt})
+            trial = OnTrial(record)
+        self.state = trial = replace(trial, record=record)
+        if wanted.confirmed == self._me.instance:
+            self.state = Marking(record)
+            return (Abandon(), Insist((MarkVerified(self._me.release),), MarkedVerified(record.attempt)))
+        return self._watch_trial(trial)
 
-    def _progress(self, phase: UpgradePhase) -> Report:
-        attempt, release = self._attempt(), self._release()
-        assert attempt is not None
-        assert release is not None
-        return Report(attempt, release, InProgress(phase=phase))
+    def _watch_trial(self, trial: OnTrial) -> Instructions:
+        """Once it manages, there is no old instance left that would watch it."""
+        record = trial.record
+        if record is None or not self._managing or trial.watched:
+            return ()
+        self.state = replace(trial, watched=True)
+        report = Report(record.attempt, record.release, _OVERLAPPING, self._me.instance)
+        return (Abandon(), Note(record), report, WatchTrial(record.attempt))
 
-    def _attempt(self) -> AttemptId | None:
-        match self.state:
-            case Overlapping(attempt=attempt) | GoingBack(attempt=attempt):
-                return attempt
-            case Idle() | OnTrial() | Left():
-                return None
-            case state:
-                return state.desired.attempt
+    def _trial_superseded(self, trial: OnTrial, wanted: DesiredAgent) -> Instructions:
+        record = trial.record
+        self.state = Idle()
+        if record is None or record.attempt == wanted.attempt:
+            return self._consider()
+        reason = f"superseded by attempt {wanted.attempt}"
+        self._settled = self._ended(record, DeferredUpgrade(phase=UpgradePhase.OVERLAPPING, reason=reason))
+        return (Abandon(), Note(self._settled), _report(self._settled), *self._consider())
 
-    def _release(self) -> Release | None:
-        match self.state:
-            case Overlapping(release=release) | GoingBack(release=release):
-                return release
-            case Idle() | OnTrial() | Left():
-                return None
-            case state:
-                return state.desired.artefact.release
+    def _close(self, record: AttemptRecord) -> Instructions:
+        """Success: the operator confirmed this instance, and the host lock proves that no other manages.
 
-    def _working(self) -> _Working:
-        assert isinstance(self.state, _Working)
-        return self.state
+        The predecessor was stopped by the operator. One that had crashed just then would be started once more by its
+        service manager, and nobody would stop it again: hence the unit is stopped, too.
+        """
+        ended = record if record.ended is not None else self._ended(record, Succeeded())
+        self.state = Closing(ended)
+        steps: list[Step] = [RecordAttempt(ended)]
+        if record.boot == self._me.instance.boot and record.origin is not self._me.slot:
+            steps.append(StopUnit(record.origin))
+        return (Insist((*steps, MarkVerified(self._me.release)), Closed(ended.attempt)),)
 
-    def _illegal(self, event: Event) -> Instructions:
-        raise IllegalTransition(repr(self.state), repr(event), tuple(self._story))
+    def _closed(self, record: AttemptRecord) -> Instructions:
+        self._settled = record
+        self.state = Idle()
+        wanted = self._wanted
+        if not self._managing or (wanted is not None and wanted.attempt != record.attempt):
+            return self._consider()
+        return (_report(record),)
+
+    # --- small parts ------------------------------------------------------------------------------------------------
+
+    def _record(self, desired: DesiredAgent) -> AttemptRecord:
+        me = self._me
+        return AttemptRecord(
+            attempt=desired.attempt,
+            release=desired.artefact.release,
+            previous=me.release,
+            origin=me.slot,
+            boot=me.instance.boot,
+        )
+
+    def _ended(self, record: AttemptRecord, status: UpgradeStatus) -> AttemptRecord:
+        return record.model_copy(update={"ended": status, "reporter": self._me.instance})
+
+    def _settle(self, desired: DesiredAgent, status: UpgradeStatus) -> Instructions:
+        """The attempt ends without a trace on the device but its record."""
+        self.state = Idle()
+        self._settled = self._ended(self._record(desired), status)
+        return (Note(self._settled), _report(self._settled))
+
+    def _progress(self, desired: DesiredAgent, phase: UpgradePhase) -> Report:
+        return Report(desired.attempt, desired.artefact.release, InProgress(phase=phase), self._me.instance)
 
 
-def _phase(state: _Working) -> UpgradePhase:
-    match state:
-        case Locking():
-            return UpgradePhase.LOCKING
-        case Draining():
-            return UpgradePhase.DRAINING
-        case Staging():
-            return UpgradePhase.STAGING
-        case Testing():
-            return UpgradePhase.TESTING
+_OVERLAPPING: Final = InProgress(phase=UpgradePhase.OVERLAPPING)
 
 
-_Answer = Callable[[Upgrade, Event], Instructions]
+def _report(record: AttemptRecord) -> Report:
+    assert record.ended is not None
+    assert record.reporter is not None
+    return Report(record.attempt, record.release, record.ended, record.reporter)
 
 
-def _when(event: type[E], answer: Callable[[Upgrade, E], Instructions]) -> _Answer:
-    def checked(brain: Upgrade, told: Event) -> Instructions:
-        assert isinstance(told, event)
-        return answer(brain, told)
-
-    return checked
+def _rolled_back(reason: str) -> RolledBack:
+    return RolledBack(phase=UpgradePhase.OVERLAPPING, reason=_short(reason))
 
 
-_ANSWERS: Final[dict[tuple[type[State], type[Event]], _Answer]] = {
-    (Locking, LockAnswered): _when(LockAnswered, Upgrade._lock_answered),
-    (Draining, Drained): _when(Drained, Upgrade._drained),
-    (Draining, DrainOverran): _when(DrainOverran, Upgrade._drain_overran),
-    (Staging, Staged): _when(Staged, Upgrade._staged),
-    (Staging, NotStaged): _when(NotStaged, Upgrade._not_staged),
-    (Testing, TestPassed): _when(TestPassed, Upgrade._test_passed),
-    (Testing, TestFailed): _when(TestFailed, Upgrade._test_failed),
-    (Swapping, HandedOver): _when(HandedOver, Upgrade._handed_over),
-    (Swapping, OverlapFailed): _when(OverlapFailed, Upgrade._swap_failed),
-    (Overlapping, OverlapFailed): _when(OverlapFailed, Upgrade._overlap_failed),
-    (GoingBack, WentBack): _when(WentBack, Upgrade._went_back),
-    (Succeeding, Verified): _when(Verified, Upgrade._verified),
-}
-"""Which result of work fits which state. Any other pair is a defect."""
+def _short(reason: str) -> str:
+    return reason[:_LONGEST_REASON]
+
+
+def _dead(unit: UnitState, stopped: int) -> str:
+    """Why the new unit will not come to anything; "" while it may."""
+    match unit:
+        case Running():
+            return ""
+        case Stopped():
+            return "the new instance has ended" if stopped >= ENOUGH_STOPPED else ""
+        case Failing(exits, gave_up):
+            return f"the new instance ended badly {exits} times" if gave_up or exits >= ENOUGH_EXITS else ""

@@ -22,11 +22,16 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Pull the image, create the container and start it."""
+    """Pull the image, create the container and start it.
+
+    `replaces`: one of that name is there and is removed in between, after the pull, so that it is missed as briefly as
+    possible, and not at all when there is no image.
+    """
 
     deployment: DeploymentName
     container: Container
     fingerprint: str
+    replaces: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +63,12 @@ def plan(wanted: Mapping[DeploymentName, Wanted], present: tuple[ContainerFact, 
     """What to do, removals first. Nothing for a container that runs and is what it should be."""
     desired = _desired(wanted)
     there = {(fact.deployment, fact.name): fact for fact in present}
-    removals = [
-        Remove(*key)
-        for key, fact in there.items()
-        if key not in desired or fact.fingerprint != fingerprint(desired[key])
-    ]
-    removed = {(action.deployment, action.name) for action in removals}
+    removals = [Remove(*key) for key in there if key not in desired]
     starts: list[Action] = []
     for key, container in desired.items():
-        fact = there.get(key)
-        if fact is None or key in removed:
-            starts.append(Run(key[0], container, fingerprint(container)))
+        fact, wished = there.get(key), fingerprint(container)
+        if fact is None or fact.fingerprint != wished:
+            starts.append(Run(key[0], container, wished, replaces=fact is not None))
         elif not fact.running:
             starts.append(Start(*key))
     return (*removals, *starts)
