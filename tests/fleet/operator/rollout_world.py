@@ -462,3 +462,15 @@ def started(count: int, limit: MaxUnavailable | None = None) -> World:
 
 
 PI = DeviceId("pi-0")
+
+
+def overlapping() -> World:
+    """One device whose new instance has just started."""
+    world = started(1)
+    world.rollout("r", NEW)
+    world.carry_out()
+    for _ in range(8):
+        world.act(PI)
+        world.carry_out()
+    assert world.agents[PI].phase is UpgradePhase.OVERLAPPING
+    return world

@@ -39,22 +39,11 @@ from tests.fleet.operator.rollout_world import (
     artefact,
     group,
     heartbeat,
+    overlapping,
     started,
 )
 
 # --- the path of one device --------------------------------------------------------------------------
-
-
-def overlapping() -> World:
-    """One device whose new instance has just started."""
-    world = started(1)
-    world.rollout("r", NEW)
-    world.carry_out()
-    for _ in range(8):
-        world.act(PI)
-        world.carry_out()
-    assert world.agents[PI].phase is UpgradePhase.OVERLAPPING
-    return world
 
 
 def test_a_device_is_asked_to_upgrade_once_its_rollout_is_accepted() -> None:

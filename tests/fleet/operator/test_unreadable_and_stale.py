@@ -34,6 +34,7 @@ from tests.fleet.operator.rollout_world import (
     Agent,
     World,
     heartbeat,
+    overlapping,
     started,
 )
 
