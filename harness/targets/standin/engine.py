@@ -1,7 +1,8 @@
 """The containers of one device, as plain child processes. Standard library only.
 
 An image is a name and nothing else: pulling one always works, except for those under `missing/`. What a container
-runs is its command, on the host's own files, or a long sleep when it names none.
+runs is its command, on the host's own files. Without one, or with one that is only options, it is the image's own
+program that runs: here a long sleep, which takes any options.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ class Engine:
         environment = self._environment | box.environment
         try:
             box.pid = self._children.start(
-                box.command or DEFAULT_COMMAND, environment, self._root, log, lambda code: self._ended(box, code)
+                _program(box.command), environment, self._root, log, lambda code: self._ended(box, code)
             )
         except OSError as error:
             raise Failed(
@@ -143,3 +144,8 @@ class Engine:
 
     def _names(self, box: Box) -> dict[str, str]:
         return {key: box.labels.get(f"{LABEL}.{key}", "") for key in ("deployment", "name", "fingerprint")}
+
+
+def _program(command: tuple[str, ...]) -> tuple[str, ...]:
+    """What runs for a container's command: options go to the image's own program."""
+    return DEFAULT_COMMAND if not command or command[0].startswith("-") else command
