@@ -124,7 +124,8 @@ def _fallen(error: Exception) -> Verdict:
     words = f"{type(error).__name__}: {error}"
     if isinstance(error, IllegalTransition) or (not isinstance(error, FleetError) and _is_production(error)):
         return Crashed(words, text)
-    return HarnessBroken(words, "" if isinstance(error, FleetError) else text)
+    notes = "\n".join(getattr(error, "__notes__", ()))  # what a target knows beyond the error, such as the ends of logs
+    return HarnessBroken(words, notes if isinstance(error, FleetError) else text)
 
 
 def _is_production(error: BaseException) -> bool:

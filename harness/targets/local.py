@@ -7,13 +7,16 @@ system and of the scenario faster. What no pace makes faster (starting an interp
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
+from fleet.contracts.errors import InvalidValue
 from fleet.contracts.ids import Version
 from fleet.releases.build import BuiltRelease
 from harness.faults import Fault, Partition
@@ -25,6 +28,8 @@ from harness.targets.port import FleetPlan, Session
 T = TypeVar("T")
 
 PACE: Final = 10.0
+FASTEST: Final = 100.0
+"""Beyond, starting an interpreter takes longer than the deadlines of an upgrade."""
 
 
 class LocalTarget:
@@ -32,7 +37,7 @@ class LocalTarget:
 
     Args:
         pace: how many times faster than real all timers run.
-        keep: leave the folder of each run where it is; its place is in the note of an error.
+        keep: leave the folder of each run where it is, with all logs, and say on standard error where that is.
     """
 
     name = "local"
@@ -56,11 +61,11 @@ class LocalTarget:
                 return runner.run(self._within(plan, releases, folder, main))
         except BaseException as error:
             error.add_note(folder.last_words())
-            if self._keep:
-                error.add_note(f"kept: {folder.path}")
             raise
         finally:
-            if not self._keep:
+            if self._keep:
+                print(f"the run's folder is kept: {folder.path}", file=sys.stderr)
+            else:
                 shutil.rmtree(folder.path)
 
     async def _within(
@@ -93,5 +98,25 @@ def _terminate_in_order() -> None:
 
 
 def target() -> LocalTarget:
-    """See `harness.targets.registry`."""
-    return LocalTarget()
+    """See `harness.targets.registry`. `TWIN_LOCAL_PACE` sets another pace, `TWIN_LOCAL_KEEP=1` keeps the run's folder.
+
+    Raises:
+        InvalidValue: one of them cannot be read.
+    """
+    return LocalTarget(_pace(os.environ.get("TWIN_LOCAL_PACE", "")), _keep(os.environ.get("TWIN_LOCAL_KEEP", "")))
+
+
+def _pace(text: str) -> float:
+    try:
+        pace = float(text or PACE)
+    except ValueError:
+        pace = 0.0
+    if not 0 < pace <= FASTEST:
+        raise InvalidValue(f"TWIN_LOCAL_PACE is {text!r}: use a number above 0, {FASTEST:g} at most")
+    return pace
+
+
+def _keep(text: str) -> bool:
+    if text not in ("", "0", "1"):
+        raise InvalidValue(f"TWIN_LOCAL_KEEP is {text!r}: use 1 or 0")
+    return text == "1"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final, TypeVar, assert_never
@@ -113,7 +113,8 @@ class LocalSession:
         for device, labels in zip(self._plan.devices, self._plan.labels, strict=True):
             await objects.create(Device(metadata=Metadata(name=ObjectName(device), labels=labels)))
         self._in_background(self._look())
-        await asyncio.gather(*(self._start_device(device) for device in self._devices.values()))
+        self._parts.push_async_callback(self._stop_devices)
+        await _together(self._start_device(device) for device in self._devices.values())
 
     async def inject(self, fault: Fault) -> Ending | None:
         """See `Session.inject`."""
@@ -175,9 +176,15 @@ class LocalSession:
         login = self._nats.login(device.device)
         config = agent_config(device.device, self._nats.url, self._pace)
         await set_up_device(device.root, config, login, self._releases[self._plan.installed])
-        self._parts.push_async_callback(device.stop)
         await device.start()
         self._up.append(device)
+
+    async def _stop_devices(self) -> None:
+        """Every one of them, also when another does not stop as it should."""
+        ends = await asyncio.gather(*(device.stop() for device in self._devices.values()), return_exceptions=True)
+        for end in ends:
+            if end is not None:
+                raise end
 
     def _device(self, device: DeviceId) -> LocalDevice:
         root = self._folder.device(device)
@@ -238,6 +245,17 @@ async def _connected(bus: NatsBus, clock: Clock) -> None:
             await established.wait()
     except TimeoutError:
         raise Unavailable(f"no connection to nats-server within {CONNECT}") from None
+
+
+async def _together(works: Iterable[Coroutine[None, None, None]]) -> None:
+    """Do all of them at the same time. When one fails, none of the others is left running."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 async def _ended(task: asyncio.Future[None]) -> None:

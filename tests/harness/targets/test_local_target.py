@@ -19,7 +19,7 @@ from fleet.contracts.objects import Device, DevicePhase
 from fleet.contracts.time import Duration
 from harness.faults import CutPower, Direction, KillAgent, KillOperator, Partition, WriteRaw
 from harness.releases import ReleasePlan
-from harness.targets.local import LocalTarget
+from harness.targets.local import LocalTarget, target
 from harness.targets.port import FleetPlan, Session
 from sim.journal import (
     AgentEnded,
@@ -221,7 +221,7 @@ RUNNER = """
 from fleet.contracts.ids import DeviceId, Version
 from fleet.contracts.time import Duration
 from harness.releases import ReleasePlan
-from harness.targets.local import LocalTarget
+from harness.targets.local import LocalTarget, target
 from harness.targets.port import FleetPlan
 
 async def main(session):
@@ -248,3 +248,21 @@ def test_nothing_is_left_of_a_run_that_was_ended_from_outside(place: Path, numbe
     assert processes(place) == []
     if number is not signal.SIGKILL:
         assert list(place.iterdir()) == []
+
+
+def test_a_run_can_be_kept(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main(session: Session) -> None:
+        return None
+
+    monkeypatch.setenv("TWIN_LOCAL_KEEP", "1")
+    target().run(ONE, 1, main)
+    (kept,) = place.iterdir()
+    assert str(kept) in capsys.readouterr().err
+    assert processes(place) == []
+
+
+@pytest.mark.parametrize(("name", "text"), [("PACE", "fast"), ("PACE", "0"), ("PACE", "1e9"), ("KEEP", "yes")])
+def test_settings_that_cannot_be_read_are_refused(name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"TWIN_LOCAL_{name}", text)
+    with pytest.raises(InvalidValue, match=f"TWIN_LOCAL_{name}"):
+        target()
