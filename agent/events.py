@@ -107,14 +107,14 @@ class StageOverran:
 
 
 @dataclass(frozen=True, slots=True)
-class TestPassed:
+class SelfTestPassed:
     """The staged release tested itself and reported that it is itself."""
 
     attempt: AttemptId
 
 
 @dataclass(frozen=True, slots=True)
-class TestFailed:
+class SelfTestFailed:
     """It did not."""
 
     attempt: AttemptId
@@ -197,8 +197,8 @@ Event = (
     | Staged
     | StageRefused
     | StageOverran
-    | TestPassed
-    | TestFailed
+    | SelfTestPassed
+    | SelfTestFailed
     | SwapDone
     | SwapFailed
     | OverlapWatched
@@ -246,7 +246,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class RunSelfTest:
-    """Run the staged release's self-test. Ends in `TestPassed` or `TestFailed`."""
+    """Run the staged release's self-test. Ends in `SelfTestPassed` or `SelfTestFailed`."""
 
     attempt: AttemptId
     release: Release

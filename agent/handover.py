@@ -30,6 +30,8 @@ from agent.events import (
     RecordAttempt,
     Report,
     RunSelfTest,
+    SelfTestFailed,
+    SelfTestPassed,
     SlotGranted,
     Stage,
     Staged,
@@ -42,8 +44,6 @@ from agent.events import (
     SwapDone,
     SwapFailed,
     SwapLink,
-    TestFailed,
-    TestPassed,
     TrialWatched,
     TrySwap,
     Undrain,
@@ -214,11 +214,11 @@ class Hands:
             return StageOverran(work.attempt, f"disk: {error}")
         return Staged(work.attempt)
 
-    async def _self_test(self, work: RunSelfTest) -> TestPassed | TestFailed:
+    async def _self_test(self, work: RunSelfTest) -> SelfTestPassed | SelfTestFailed:
         program, limit = paths.release(work.release.version), self._tools.timings.self_test
         end = await self._tools.ports.programs.run(program, ("--self-test",), limit)
         reason = _verdict(end, work.release, limit)
-        return TestFailed(work.attempt, f"self-test: {reason}") if reason else TestPassed(work.attempt)
+        return SelfTestFailed(work.attempt, f"self-test: {reason}") if reason else SelfTestPassed(work.attempt)
 
     async def _try_swap(self, work: TrySwap) -> SwapDone | SwapFailed:
         for step in work.steps:

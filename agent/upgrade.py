@@ -40,6 +40,8 @@ from agent.events import (
     Report,
     Restored,
     RunSelfTest,
+    SelfTestFailed,
+    SelfTestPassed,
     SlotGranted,
     Stage,
     Staged,
@@ -52,8 +54,6 @@ from agent.events import (
     SwapDone,
     SwapFailed,
     SwapLink,
-    TestFailed,
-    TestPassed,
     TrialWatched,
     TrySwap,
     Undrain,
@@ -413,8 +413,8 @@ class Upgrade:
         | Staged
         | StageRefused
         | StageOverran
-        | TestPassed
-        | TestFailed
+        | SelfTestPassed
+        | SelfTestFailed
         | SwapDone
         | SwapFailed
         | Restored
@@ -439,9 +439,9 @@ class Upgrade:
             case Staging(desired), StageRefused(reason=reason):
                 refused = RefusedUpgrade(phase=UpgradePhase.STAGING, reason=_short(reason))
                 return (*self._settle(desired, refused), Undrain(), *self._consider_anew(desired))
-            case Testing(desired), TestPassed():
+            case Testing(desired), SelfTestPassed():
                 return self._swap(desired)
-            case Testing(desired), TestFailed(reason=reason):
+            case Testing(desired), SelfTestFailed(reason=reason):
                 return self._condemn_untried(desired, reason)
             case Swapping(record), SwapDone():
                 return self._overlap(record)
