@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 JOBS ?= 2
+DEVICES ?= 200
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -16,8 +17,8 @@ CODE := fleet agent sim harness
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: $(INSTALLED) ## The main job: every scenario on the simulated fleet, ending in a table
-	$(BIN)/twin run scenarios --target sim
+demo: $(INSTALLED) ## The main job: every scenario on DEVICES=200 simulated devices, ending in a table
+	$(BIN)/twin run scenarios --target sim --devices $(DEVICES)
 
 e2e: $(INSTALLED) ## The same scenarios on real processes and a real nats-server
 	$(BIN)/twin run scenarios --target local
