@@ -98,7 +98,7 @@ class Bus(Protocol):
     async def entries(self, bucket: Bucket, prefix: str = "") -> tuple[Entry, ...]:
         """The newest entry of every key that begins with the token(s) `prefix` ("" for all), in revision order.
 
-        A device may ask for its own keys only (`prefix` = its id); the operator for everything. Raises as `get`.
+        For the operator: a device is not permitted to list, not even its own keys. Raises as `get`.
         """
         ...
 

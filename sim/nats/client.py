@@ -409,6 +409,9 @@ class SimBus:
         self._trust()
         self._stop_dialling()
         self._pipe.close()
+        for _, timer in self._calls.values():
+            timer.cancel()
+        self._calls.clear()
         self._server.leave(self, self._host)
 
     def _hang_up(self, session: Session) -> None:
