@@ -91,8 +91,10 @@ class Kernel(Environment):
         Raises:
             InvalidValue: `when` is not an integer, or is in the past.
         """
+        if not isinstance(when, int) or when < self._now:  # type: ignore[redundant-expr]  # as in `push`
+            raise _not_an_instant(when, self._now)
         call = Call(self, callback, args)
-        self.push(when, call)
+        heappush(self._queue, (int(when), NORMAL, next(self._eid), call))  # type: ignore[misc]  # as in `push`
         return call
 
     def after(self, delay: int, callback: Callable[..., None], *args: object) -> Call:
@@ -102,14 +104,13 @@ class Kernel(Environment):
     def push(self, when: int, entry: Entry) -> None:
         """Put an entry into the queue. Raises: InvalidValue, as `at`."""
         if not isinstance(when, int) or when < self._now:  # type: ignore[redundant-expr]  # NaN and floats come untyped
-            raise InvalidValue(f"{when!r} is not an instant from {self._now} on, in whole nanoseconds")
+            raise _not_an_instant(when, self._now)
         # `int`, because the queue and the clock hold plain integers, and not the types that callers count with.
         heappush(self._queue, (int(when), NORMAL, next(self._eid), entry))  # type: ignore[misc]  # an entry stands for an Event
 
     def push_after(self, delay: int, entry: Entry) -> None:
         """Put an entry into the queue, `delay` nanoseconds from now; not negative, which is not checked."""
-        when = self._now + int(delay)
-        heappush(self._queue, (when, NORMAL, next(self._eid), entry))  # type: ignore[misc]  # as in `push`
+        heappush(self._queue, (self._now + delay, NORMAL, next(self._eid), entry))  # type: ignore[misc]  # as in `push`
 
     def forget(self) -> None:
         """Count one entry that was cancelled in the queue; throw the cancelled ones out when they are the majority.
@@ -135,6 +136,10 @@ class Kernel(Environment):
     def pending(self) -> int:
         """The number of entries in the queue, cancelled ones included."""
         return len(self._queue)
+
+
+def _not_an_instant(when: object, now: object) -> InvalidValue:
+    return InvalidValue(f"{when!r} is not an instant from {now} on, in whole nanoseconds")
 
 
 def bare_timeouts(count: int, processes: int) -> int:

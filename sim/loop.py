@@ -28,9 +28,9 @@ from contextvars import Context, copy_context
 from heapq import heappop
 from itertools import count
 from typing import Any, NoReturn, TypeVar, TypeVarTuple, Unpack
-from weakref import WeakKeyDictionary
 
 from fleet.contracts.errors import FleetError, InvalidValue
+from sim.generators import OpenGenerators
 from sim.handles import Callback, SoonHandle, TimerHandle
 from sim.kernel import Entry, Kernel
 from sim.tasks import OWNER, Failed, Graveyard, Owner, SimFuture, SimTask, context_of
@@ -82,12 +82,12 @@ class SimLoop(BaseEventLoop):
         super().__init__()
         self.kernel = kernel or Kernel()
         self.graveyard = Graveyard()
+        self.generators = OpenGenerators()
         self._ready = deque()
         self._numbers = count(1)
         self._names = count(1)
         self._failed = Failed()
         self._complaints: list[BaseException] = []
-        self._generators: WeakKeyDictionary[AsyncGenerator[Any, Any], Owner | None] = WeakKeyDictionary()
 
     def next_number(self) -> int:
         """The hash of the next task or future that is hashed for the first time."""
@@ -343,10 +343,10 @@ class SimLoop(BaseEventLoop):
     # --- asynchronous generators ---------------------------------------------------------------------
 
     def _asyncgen_firstiter_hook(self, agen: AsyncGenerator[Any, Any]) -> None:
-        self._generators[agen] = OWNER.get()
+        self.generators.begin(agen, OWNER.get())
 
     def _asyncgen_finalizer_hook(self, agen: AsyncGenerator[Any, Any]) -> None:
-        owner = self._generators.pop(agen, None)
+        owner = self.generators.drop(agen)
         if self._closed:
             return
         if owner is not None and not owner.alive:
@@ -356,17 +356,13 @@ class SimLoop(BaseEventLoop):
 
     async def shutdown_asyncgens(self) -> None:
         """Close the generators that are still open and not a dead process's, in the order they were begun in."""
-        await self.close_generators([owner for owner in self._generators.values() if owner is None or owner.alive])
+        for owner in self.generators.owners():
+            if owner is None or owner.alive:
+                await self.close_generators(owner)
 
-    def has_generators(self, owner: Owner) -> bool:
-        """Whether an owner has generators open."""
-        return owner in self._generators.values()
-
-    async def close_generators(self, owners: list[Owner | None]) -> None:
-        """Close the open generators of those owners. Raises: what the first one raises."""
-        closing = [generator for generator, owner in self._generators.items() if owner in owners]
-        for generator in closing:
-            del self._generators[generator]
+    async def close_generators(self, owner: Owner | None) -> None:
+        """Close the open generators of an owner. Raises: what the first one raises."""
+        closing = self.generators.take(owner)
         for result in await asyncio.gather(*(generator.aclose() for generator in closing), return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result

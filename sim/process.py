@@ -112,7 +112,7 @@ class Process:
         """The program's own coroutine is over: its other tasks are cancelled and waited for, as `asyncio.run` does."""
         error = _error_of(task)
         code = task.result() if error is None else self._code_of(error)
-        if not self._pending() and not self._loop.has_generators(self):
+        if not self._pending() and not self._loop.generators.has(self):
             self._end(code)
             return
         closing = self._loop.create_task(self._close_down(), name=f"{self.name}, closing", context=self._context)
@@ -127,7 +127,7 @@ class Process:
         for task in rest:
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
-        await self._loop.close_generators([self])
+        await self._loop.close_generators(self)
 
     def _closed_down(self, closing: asyncio.Task[None], code: int) -> None:
         error = _error_of(closing)

@@ -66,10 +66,13 @@ def test_the_past_is_refused() -> None:
 
 def test_the_clock_holds_plain_integers_whatever_callers_count_with() -> None:
     kernel = Kernel()
-    kernel.after(Duration.seconds(1), lambda: None)
+    entry = kernel.at(Duration.seconds(1), lambda: None)
+    kernel.after(Duration.seconds(2), lambda: None)
+    kernel.push_after(Duration.seconds(3), entry)
+    assert [type(when) for when, *_ in kernel._queue] == [int, int, int]
     drained(kernel)
     assert type(kernel.now) is int
-    assert kernel.now == 10**9
+    assert kernel.now == 3 * 10**9
 
 
 def test_a_cancelled_call_is_not_made() -> None:
