@@ -18,6 +18,8 @@ from sim.loop import SimLoop
 
 EPOCH: Final = Instant(1_767_225_600 * 10**9)
 """The true time of day when a world begins: 2026-01-01T00:00:00Z."""
+_EPOCH: Final = int(EPOCH)
+"""A plain integer: instants check what is added to them."""
 
 
 class SimClock:
@@ -35,7 +37,7 @@ class SimClock:
 
     def wall(self) -> Instant:
         """See `Clock.wall`."""
-        return Instant(EPOCH + self._kernel.now + self.offset)
+        return Instant(_EPOCH + self._kernel.now + int(self.offset))
 
     def monotonic(self) -> Instant:
         """Nanoseconds since the machine was started, or since the world began if it never was."""

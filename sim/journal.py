@@ -255,9 +255,7 @@ class Journal:
 def _bytes(event: Event) -> bytes:
     """An event's own bytes: unambiguous, and the same in every process."""
     if isinstance(event, KvStored):
-        head = (
-            f"{event.at:d} kv {event.bucket.value} {event.revision:d} {event.writer} {len(event.value)} {event.key}\n"
-        )
+        head = f"{event.at:d} kv {event.bucket} {event.revision:d} {event.writer} {len(event.value)} {event.key}\n"
         return head.encode("utf-8", "surrogateescape") + event.value
     return f"{event.at:d} {to_json(event)}\n".encode()
 

@@ -130,7 +130,10 @@ class Route:
     @property
     def is_cut(self) -> bool:
         """Whether nothing gets through."""
-        return any(lane.cuts for lane in self._lanes)
+        for lane in self._lanes:  # noqa: SIM110 - asked at every turn, and `any` costs a generator
+            if lane.cuts:
+                return True
+        return False
 
     @property
     def turn(self) -> int | None:

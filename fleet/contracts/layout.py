@@ -146,25 +146,27 @@ def address_of(record: Record) -> Address[Record]:
     Raises:
         InvalidValue: the record is a message, not something that is stored.
     """
-    address: Address[Record]
+    return Address(*_place_of(record), type(record))
+
+
+def _place_of(record: Record) -> tuple[Bucket, str]:
     match record:
         case Heartbeat():
-            address = Address(Bucket.HEARTBEAT, f"{record.instance.device}.{record.slot.value}", Heartbeat)
+            return Bucket.HEARTBEAT, f"{record.instance.device}.{record.slot}"
         case DesiredAgent():
-            address = Address(Bucket.DESIRED, f"{record.device}.agent", DesiredAgent)
+            return Bucket.DESIRED, f"{record.device}.agent"
         case DesiredWorkload():
-            address = Address(Bucket.DESIRED, f"{record.device}.workload.{record.deployment}", DesiredWorkload)
+            return Bucket.DESIRED, f"{record.device}.workload.{record.deployment}"
         case DesiredWorkloads():
-            address = Address(Bucket.DESIRED, f"{record.device}.workloads", DesiredWorkloads)
+            return Bucket.DESIRED, f"{record.device}.workloads"
         case DeviceInfo():
-            address = Address(Bucket.INFO, record.device, DeviceInfo)
+            return Bucket.INFO, record.device
         case WorkloadState():
-            address = Address(Bucket.STATE, f"{record.device}.workload.{record.deployment}", WorkloadState)
+            return Bucket.STATE, f"{record.device}.workload.{record.deployment}"
         case UpgradeState():
-            address = Address(Bucket.STATE, f"{record.device}.upgrade", UpgradeState)
+            return Bucket.STATE, f"{record.device}.upgrade"
         case _:
             raise InvalidValue(f"{type(record).__name__} is not stored under any key")
-    return address
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +219,9 @@ def read(bucket: Bucket, key: str, value: bytes, revision: Revision) -> Valid[Re
         record = decode(expected, value)
     except InvalidValue as error:
         return Invalid(bucket, key, revision, str(error))
-    if address_of(record).key != key:
-        return Invalid(bucket, key, revision, f"the record inside belongs under {address_of(record).key!r}")
+    _, belongs = _place_of(record)
+    if belongs != key:
+        return Invalid(bucket, key, revision, f"the record inside belongs under {belongs!r}")
     return Valid(record, revision)
 
 

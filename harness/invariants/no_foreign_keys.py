@@ -23,7 +23,7 @@ class NoForeignKeys(Invariant):
         journal.subscribe(RequestSent, self._sent)
 
     def _beat(self, event: HeartbeatStored) -> None:
-        if not event.key.startswith(event.writer) or event.key[len(event.writer) : len(event.writer) + 1] != ".":
+        if event.key.partition(".")[0] != event.writer:  # device ids hold no dots
             self._written(event)
 
     def _written(self, event: KvStored | KvDeleted) -> None:

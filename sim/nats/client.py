@@ -126,7 +126,7 @@ class SimBus:
         self._attempt = 0
         self._dialling: Call | None = None
         self._suspicion: Call | None = None
-        self._calls: dict[int, tuple[Answer, Call]] = {}
+        self._calls: dict[int, Answer] = {}
         self._last_call = 0
         self._listeners: dict[Listener, None] = {}
         self._on_session: dict[Listener, None] = {}
@@ -251,12 +251,8 @@ class SimBus:
 
     def answered(self, session: Session, call: int, answer: object) -> None:
         """The answer to a call. A second or a late one finds no call and is ignored."""
-        waiting = self._calls.pop(call, None)
-        if waiting is None or not self.process.alive:
-            return
-        future, timer = waiting
-        timer.cancel()
-        if future.done():
+        future = self._calls.pop(call, None)
+        if future is None or future.done() or not self.process.alive:
             return
         if isinstance(answer, FleetError):
             future.set_exception(answer)
@@ -320,11 +316,17 @@ class SimBus:
     def _call(self, timeout: Duration) -> tuple[int, Answer]:
         self._last_call = call = self._last_call + 1
         answer: Answer = self._loop.create_future()
-        self._calls[call] = answer, self._kernel.after(timeout, self._time_out, call)
+        self._calls[call] = answer
+        self._server.deadlines.limit(timeout, self, call)
         return call, answer
 
-    def _time_out(self, call: int) -> None:
-        answer, _ = self._calls.pop(call)
+    def waits(self, call: int) -> bool:
+        """See `Caller`."""
+        return call in self._calls
+
+    def time_out(self, call: int) -> None:
+        """See `Caller`."""
+        answer = self._calls.pop(call)
         if self.process.alive and not answer.done():
             answer.set_exception(TimedOut("no answer from the bus"))
 
@@ -392,8 +394,7 @@ class SimBus:
         if session is not None:
             self._buffered = tuple(item for item in waiting if item[1] == session.write and self._was_buffered())
         calls, self._calls = self._calls, {}
-        for answer, timer in calls.values():
-            timer.cancel()
+        for answer in calls.values():
             if not answer.done():
                 answer.set_exception(error)
 
@@ -409,8 +410,6 @@ class SimBus:
         self._trust()
         self._stop_dialling()
         self._pipe.close()
-        for _, timer in self._calls.values():
-            timer.cancel()
         self._calls.clear()
         self._server.leave(self, self._host)
 

@@ -15,6 +15,7 @@ from fleet.contracts.layout import Bucket, BucketSpec
 from fleet.contracts.permissions import Permissions
 from fleet.contracts.time import Duration
 from sim.kernel import Kernel
+from sim.nats.deadlines import Deadlines
 from sim.nats.pipe import Pipe
 from sim.nats.store import KvStore
 from sim.nats.subjects import (
@@ -238,6 +239,8 @@ class NatsServer:
         self.up = True
         self.sessions: dict[Session, None] = {}
         self.interest: Interest[tuple[Session, object]] = Interest()
+        self.deadlines = Deadlines(kernel)
+        """Of the calls of all its clients."""
         self._stores: dict[Bucket, KvStore] = {}
         self._permissions: dict[str, Permissions] = {}
         self._observers: tuple[Observer, ...] = ()
@@ -334,7 +337,7 @@ class NatsServer:
                 observer.stored(entry.bucket, entry.key, entry.revision, writer, entry.value)
             else:
                 observer.deleted(entry.bucket, entry.key, entry.revision, writer)
-        for session, subscription in self.interest.of(f"fleet.{entry.bucket.value}.{entry.key}"):
+        for session, subscription in self.interest.of(f"fleet.{entry.bucket}.{entry.key}"):
             session.push(subscription, entry)
 
     def requested(self, subject: str, sender: str, payload: bytes, ticket: Ticket) -> bool:

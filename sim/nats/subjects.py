@@ -21,12 +21,12 @@ _MAX_REMEMBERED: Final = 100_000
 
 def value_subject(bucket: Bucket, key: str) -> str:
     """What a write to a key is published on."""
-    return f"$KV.{bucket.value}.{key}"
+    return f"$KV.{bucket}.{key}"
 
 
 def direct_get_subject(bucket: Bucket, key: str) -> str:
     """What a direct get of one key is requested on."""
-    return f"$JS.API.DIRECT.GET.KV_{bucket.value}.$KV.{bucket.value}.{key}"
+    return f"$JS.API.DIRECT.GET.KV_{bucket}.$KV.{bucket}.{key}"
 
 
 def listing_subject(bucket: Bucket) -> str:
@@ -43,8 +43,10 @@ def republished_patterns(bucket: Bucket, prefix: str) -> tuple[str, ...]:
 
 def matches(pattern: str, subject: str) -> bool:
     """Whether a pattern (`*`: one token, a last `>`: one or more) covers a literal subject."""
-    if pattern == ">":
+    if pattern == subject:
         return True
+    if "*" not in pattern:
+        return pattern == ">" or (pattern.endswith(".>") and subject.startswith(pattern[:-1]))
     wanted, tokens = pattern.split("."), subject.split(".")
     if wanted[-1] == ">":
         wanted.pop()
