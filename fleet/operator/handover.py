@@ -188,21 +188,39 @@ def confirmed_slot(view: DeviceView) -> Seen | None:
 
 
 def to_stop(view: DeviceView, at: Instant, alive_for: Duration) -> StopRequest | None:
-    """The explicit stop that is due: the new instance is confirmed, was heard lately, and waits for the host lock.
+    """The explicit stop that is due: the new instance is confirmed and was heard lately, and the old one is not gone.
 
-    A confirmed instance that manages is the proof that the old one is gone; a reply to the stop is not.
+    A confirmed instance that manages is the proof that the old one is gone; a reply to the stop is not. The exception
+    is an old one that was killed in the overlap and came back: it lost the host lock and beats on standby.
     """
     desired, report, new = view.desired, report_of(view), confirmed_slot(view)
     if desired is None or desired.confirmed is None or not view.agent.stands:
         return None
-    if new is None or new.heard is None or at - new.heard >= alive_for or new.role is Role.MANAGING:
+    if new is None or new.heard is None or at - new.heard >= alive_for:
         return None
-    if report is not None and isinstance(report.status, TERMINAL):
+    if new.role is Role.MANAGING:
+        old = _came_back(view, new, at, alive_for)
+    elif report is not None and isinstance(report.status, TERMINAL):
         return None
-    old = _predecessor(view, new, report)
+    else:
+        old = _predecessor(view, new, report)
     if old is None:
         return None
     return StopRequest(device=view.device, instance=old, successor=desired.confirmed, attempt=desired.attempt)
+
+
+def _came_back(view: DeviceView, new: Seen, at: Instant, alive_for: Duration) -> InstanceId | None:
+    """An instance of the old release that stands by beside a new one that manages already."""
+    for seen in view.slots.values():
+        heard_lately = seen.heard is not None and at - seen.heard < alive_for
+        if seen is not new and seen.role is Role.STANDBY and heard_lately and _is_older(seen.instance, new):
+            return seen.instance
+    return None
+
+
+def _is_older(instance: InstanceId, new: Seen) -> bool:
+    """Of the same boot (one of an earlier boot died with it) and not of the new version."""
+    return instance.boot == new.instance.boot and instance.version != new.instance.version
 
 
 def _predecessor(view: DeviceView, new: Seen, report: UpgradeState | None) -> InstanceId | None:
@@ -213,6 +231,6 @@ def _predecessor(view: DeviceView, new: Seen, report: UpgradeState | None) -> In
     beside = [seen.instance for seen in view.slots.values() if seen is not new]
     reporter = [] if report is None else [report.reporter]
     for instance in beside + reporter:
-        if instance.boot == new.instance.boot and instance.version != new.instance.version:
+        if _is_older(instance, new):
             return instance
     return None

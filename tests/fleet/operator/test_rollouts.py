@@ -212,6 +212,29 @@ def test_an_instance_of_an_earlier_boot_is_not_asked_to_stop() -> None:
     assert not world.stops
 
 
+def test_an_old_instance_that_came_back_on_standby_is_stopped_although_the_new_one_manages() -> None:
+    world = overlapping()
+    agent = world.agents[PI]
+    new, slot = agent.new, agent.slot
+    assert new is not None
+    old = agent.make(agent.release)
+    world.silent[PI] = None
+    for _ in range(5):
+        world.pass_time(BEAT)
+        world.write(heartbeat(new, slot.other, NEW, Role.MANAGING))
+        world.write(heartbeat(old, slot, agent.release, Role.STANDBY))
+    assert world.desired(PI).confirmed == new  # type: ignore[union-attr]  # the attempt is under way
+    assert {stop.instance for stop in world.stops} == {old}
+    before = len(world.stops)
+    for _ in range(8):
+        world.pass_time(BEAT)
+        world.write(heartbeat(new, slot.other, NEW, Role.MANAGING))
+    gone = len(world.stops)
+    assert gone > before
+    world.pass_time(BEAT)
+    assert len(world.stops) == gone
+
+
 def test_a_confirmation_survives_a_restart_of_the_operator() -> None:
     world = overlapping()
     agent = world.agents[PI]
