@@ -2,8 +2,8 @@
 
 Devices are root folders with a stand-in for systemd and Podman. Time is wall time; one pace makes every timer of the
 system and of the scenario faster. What no pace makes faster (starting an interpreter, hashing a file) bounds the pace.
-A power cut ends all processes of a device at once; it loses no data that was written and not synced, which only a virtual
-disk or a virtual machine can show.
+A power cut ends all processes of a device at once; it loses nothing that was written and not synced, which only a
+virtual disk or a virtual machine can show.
 """
 
 from __future__ import annotations
