@@ -28,7 +28,7 @@ class Trail:
 
     def __init__(self, journal: Journal) -> None:
         self._recent: deque[Event] = deque(maxlen=RECENT)
-        self._of_device: dict[str, deque[Event]] = {}
+        self._of_device: dict[str, tuple[Event, ...]] = {}
         for kind in _kinds(Event):
             if kind is not HeartbeatStored:
                 journal.subscribe(kind, self._seen)
@@ -45,10 +45,8 @@ class Trail:
         self._recent.append(event)
         device = _device(event)
         if device is not None:
-            kept = self._of_device.get(device)
-            if kept is None:
-                kept = self._of_device[device] = deque(maxlen=RECENT_OF_DEVICE)
-            kept.append(event)
+            kept = self._of_device.get(device, ())
+            self._of_device[device] = (*kept, event)[-RECENT_OF_DEVICE:]
 
 
 def _kinds(base: type[Event]) -> list[type[Event]]:

@@ -88,16 +88,20 @@ class _Link:
 
 
 class _Folder:
-    """A folder: its names now, its durable names, and for each un-synced name what it stood for since the last sync."""
+    """A folder: its names now, its durable names, and for each un-synced name what it stood for since the last sync.
+
+    While all names are durable, `names` and `synced` are one dictionary: most folders of most devices stay so.
+    """
 
     __slots__ = ("history", "names", "synced")
 
     def __init__(self) -> None:
         self.names: dict[str, _Node] = {}
-        self.synced: dict[str, _Node] = {}
+        self.synced = self.names
         self.history: dict[str, list[_Node | None]] = {}
 
     def set(self, name: str, node: _Node | None) -> None:
+        self.part()
         if node is None:
             self.names.pop(name, None)
         else:
@@ -106,9 +110,14 @@ class _Folder:
         past.append(node)
         del past[:-_MAX_HISTORY]
 
+    def part(self) -> None:
+        """From now on a name may change that stays durable."""
+        if self.names is self.synced:
+            self.names = dict(self.synced)
+
     def sync(self) -> None:
-        self.synced = dict(self.names)
-        self.history.clear()
+        self.synced = self.names
+        self.history = {}
 
 
 _Node = _File | _Link | _Folder
@@ -517,6 +526,7 @@ def _settle_names(root: _Folder, rng: Stream) -> None:
     seen, waiting = {id(root)}, [root]
     while waiting:
         folder = waiting.pop()
+        folder.part()
         for name in sorted(folder.history):
             past = folder.history[name]
             before = folder.synced.get(name)
@@ -538,6 +548,7 @@ def _settle_names(root: _Folder, rng: Stream) -> None:
 def _restore(node: _Node, durable: tuple[_Folder, str], live: tuple[_Folder, str]) -> None:
     """A renamed file that lost both names comes back under the durable one, or where that is taken, the new one."""
     folder, name = live if durable[1] in durable[0].names else durable
+    folder.part()
     folder.names[name] = node
 
 

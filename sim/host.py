@@ -7,7 +7,6 @@ process, a pending restart or a boot survives whichever process asked for it. Wh
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
@@ -125,7 +124,7 @@ class _Unit:
         self._slot = slot
         self._phase: _Phase = _Inactive()
         self._exits = 0
-        self._starts: deque[int] = deque()
+        self._starts: list[int] = []
         self._stopped: list[asyncio.Future[None]] = []
 
     @property
@@ -206,7 +205,7 @@ class _Unit:
     def _begin(self) -> None:
         now = self._machine.kernel.now
         while self._starts and self._starts[0] <= now - START_WINDOW:
-            self._starts.popleft()
+            del self._starts[0]
         if len(self._starts) >= START_LIMIT:
             self._phase = _GivenUp()
             raise Refused(f"unit {self._slot.value} was started {START_LIMIT} times within {START_WINDOW}")
@@ -268,7 +267,7 @@ class _LockFile:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._holder: _Claim | None = None
-        self._waiting: deque[_Claim] = deque()
+        self._waiting: list[_Claim] = []
 
     @property
     def holder(self) -> Slot | None:
@@ -292,7 +291,7 @@ class _LockFile:
 
     def _grant(self) -> None:
         if self._holder is None and self._waiting:
-            self._holder = claim = self._waiting.popleft()
+            self._holder = claim = self._waiting.pop(0)
             self._machine.hooks.lock(claim.slot, True)
             if not claim.granted.done():
                 claim.granted.set_result(None)
@@ -412,7 +411,8 @@ class Machine:
             return
         self.powered = True
         self.boots += 1
-        self.boot_id = BootId(str(UUID(int=self._stream("host").getrandbits(128))))
+        chance = self._stream("host")
+        self.boot_id = BootId(str(UUID(int=chance.bits() << 64 | chance.bits())))
         self.hooks.power(True)
         delay = Duration(0) if at_once else self.draw(*BOOT_TAKES)
         self._booting = self.kernel.after(delay, self._booted)

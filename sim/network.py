@@ -151,7 +151,7 @@ class Route:
                 return False
         when = self.occupy(size) + self.latency
         for stream, bound in self._jitters:
-            when += int(stream.random() * bound)
+            when += stream.randrange(bound)
         if when < self._last:
             when = self._last
         self._last = when

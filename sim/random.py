@@ -3,11 +3,44 @@
 from __future__ import annotations
 
 from hashlib import sha256
-from random import Random  # noqa: TID251 - the one place that the chance of the world comes from
+from typing import Final
 
 from fleet.contracts.time import Duration
 
 __all__ = ["Random", "SimChance", "Streams"]
+
+_64_BITS: Final = 2**64 - 1
+
+
+class Random:
+    """A stream of chance: SplitMix64, by G. Steele and others, which is one number.
+
+    Python's own generator holds 2.5 kB, and every virtual device has several streams.
+    """
+
+    __slots__ = ("_state",)
+
+    def __init__(self, seed: int) -> None:
+        self._state = seed & _64_BITS
+
+    def bits(self) -> int:
+        """64 random bits."""
+        self._state = mixed = (self._state + 0x9E3779B97F4A7C15) & _64_BITS
+        mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _64_BITS
+        mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _64_BITS
+        return mixed ^ (mixed >> 31)
+
+    def random(self) -> float:
+        """A number in [0, 1), uniformly."""
+        return (self.bits() >> 11) * 2**-53
+
+    def randrange(self, stop: int, /) -> int:
+        """A whole number in [0, stop), uniformly as far as 64 bits allow."""
+        return (self.bits() * stop) >> 64
+
+    def randint(self, low: int, high: int) -> int:
+        """A whole number in [low, high], as `randrange`."""
+        return low + self.randrange(high - low + 1)
 
 
 class Streams:
@@ -22,7 +55,7 @@ class Streams:
         stream = self._streams.get(name)
         if stream is None:
             digest = sha256(f"{self.seed}/{name}".encode()).digest()
-            stream = self._streams[name] = Random(int.from_bytes(digest))
+            stream = self._streams[name] = Random(int.from_bytes(digest[:8]))
         return stream
 
 
@@ -34,8 +67,9 @@ class SimChance:
 
     def between(self, low: Duration, high: Duration) -> Duration:
         """A length in [low, high], uniformly."""
-        return Duration(self._stream.randint(low, high))
+        least = int(low)
+        return Duration(least + self._stream.randrange(int(high) - least + 1))
 
     def token(self) -> str:
         """16 lower-case hexadecimal digits."""
-        return f"{self._stream.getrandbits(64):016x}"
+        return f"{self._stream.bits():016x}"

@@ -139,7 +139,19 @@ class Percent(int):
         return core_schema.no_info_after_validator_function(cls, core_schema.int_schema(strict=True, ge=0, le=100))
 
 
-class Slot(StrEnum):
+class Word(StrEnum):
+    """An enumeration that stands in every heartbeat. Its members are their own text, and are written as such.
+
+    Left to itself, pydantic asks each member for its `value`, which enumerations compute in Python.
+    """
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = core_schema.to_string_ser_schema()
+        return core_schema.enum_schema(cls, list(cls), sub_type="str", serialization=schema)
+
+
+class Slot(Word):
     """The two places on a host where an agent instance can run, so that two can overlap.
 
     Only `A` starts at boot. A hand-over goes from the running slot to the other one.

@@ -23,6 +23,7 @@ from fleet.contracts.ids import (
     Revision,
     Slot,
     Version,
+    Word,
 )
 from fleet.contracts.podman import PodmanScore
 from fleet.contracts.time import Duration, Instant
@@ -205,7 +206,7 @@ class UpgradeState(Record):
 # --- heartbeat: written by that device, one key per slot ---------------------------------------------
 
 
-class Role(StrEnum):
+class Role(Word):
     """Whether the instance holds the host lock. Only a managing instance touches workloads."""
 
     MANAGING = "managing"

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import Final, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from fleet.capabilities.bus import Deleted, Entry, Request
 from fleet.capabilities.clock import Chance
@@ -86,7 +86,7 @@ class Listener:
         self._bus.forget(self)
 
 
-Answer = asyncio.Future[object]
+Answer = asyncio.Future[Any]
 
 
 class SimBus:
@@ -153,19 +153,21 @@ class SimBus:
 
     async def put(self, bucket: Bucket, key: str, value: bytes) -> Revision:
         """As the port says."""
-        return cast(Revision, await self._write(bucket, key, value, None))
+        revision: Revision = await self._write(bucket, key, value, None)
+        return revision
 
     async def update(self, bucket: Bucket, key: str, value: bytes, last: Revision) -> Revision:
         """As the port says. With `last` 0 a delete marker is looked up first when the server names a conflict."""
         try:
-            return cast(Revision, await self._write(bucket, key, value, last))
+            revision: Revision = await self._write(bucket, key, value, last)
         except Conflict:
             if last != 0:
                 raise
             newest = await self.get(bucket, key)
             if not isinstance(newest, Deleted):
                 raise
-            return cast(Revision, await self._write(bucket, key, value, newest.revision))
+            revision = await self._write(bucket, key, value, newest.revision)
+        return revision
 
     async def delete(self, bucket: Bucket, key: str, last: Revision | None = None) -> None:
         """As the port says."""
@@ -177,7 +179,8 @@ class SimBus:
         session = self._standing()
         call, answer = self._call(self._timings.answer)
         self._pipe.send(_FRAME + len(key), session.get, call, bucket, key)
-        return cast("Entry | None", await answer)
+        entry: Entry | None = await answer
+        return entry
 
     async def entries(self, bucket: Bucket, prefix: str = "") -> tuple[Entry, ...]:
         """As the port says."""
@@ -186,7 +189,8 @@ class SimBus:
         session = self._standing()
         call, answer = self._call(self._timings.answer)
         self._pipe.send(_FRAME + len(prefix), session.list, call, bucket, prefix)
-        return cast("tuple[Entry, ...]", await answer)
+        entries: tuple[Entry, ...] = await answer
+        return entries
 
     def listen(self, bucket: Bucket, prefix: str, callback: Callable[[Entry], None]) -> Listener:
         """As the port says."""
@@ -199,7 +203,8 @@ class SimBus:
         session = self._standing()
         call, answer = self._call(timeout)
         self._pipe.send(_FRAME + len(payload), session.request, call, subject, payload)
-        return cast(bytes, await answer)
+        reply: bytes = await answer
+        return reply
 
     def serve(self, subject: str, handler: Callable[[Request], bytes | None]) -> Listener:
         """As the port says."""

@@ -6,7 +6,6 @@ on: a short cut delays messages and loses none. Only the end of the connection l
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -29,7 +28,7 @@ class Pipe:
         self._route = route
         self._kernel = kernel
         self._on_stall = on_stall
-        self._waiting: deque[Message] = deque()
+        self._waiting: list[Message] = []
         self._pause = RETRANSMIT
         self._timer: Call | None = None
 
@@ -66,4 +65,4 @@ class Pipe:
                 self._pause = self._pause * 2
                 self._timer = self._kernel.after(self._pause, self._retry)
                 return
-            self._waiting.popleft()
+            del self._waiting[0]
