@@ -140,8 +140,8 @@ class SwapFailed:
 class OverlapWatched:
     """A look at the overlap.
 
-    `connected` is how long it has lasted with a connection to the bus, `condemned` the reason in a quarantine mark
-    that the boot guard has set on the new release.
+    `connected` is how long it has lasted with a connection to the bus and an operator that answers, `condemned` the
+    reason in a quarantine mark that the boot guard has set on the new release.
     """
 
     attempt: AttemptId
@@ -152,7 +152,7 @@ class OverlapWatched:
 
 @dataclass(frozen=True, slots=True)
 class TrialWatched:
-    """A look at a trial that has no predecessor beside it: how long it has managed the device with a connection."""
+    """A look at a trial that has no predecessor beside it. `connected` as in `OverlapWatched`."""
 
     attempt: AttemptId
     connected: Duration

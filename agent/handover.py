@@ -58,9 +58,9 @@ from agent.upgrade import Me, Upgrade
 from fleet.capabilities.host import Exited, NotStartable, Overran, ProgramEnd, Running, UnitState
 from fleet.contracts import layout
 from fleet.contracts.errors import Definite, InvalidValue, NoSpace, NotFound, Refused, Unknown
-from fleet.contracts.ids import Release
-from fleet.contracts.records import LockGranted, LockReply, LockRequest, StopRequest, UpgradeState
-from fleet.contracts.time import ZERO, Duration
+from fleet.contracts.ids import AttemptId, Release
+from fleet.contracts.records import LockDenied, LockGranted, LockReply, LockRequest, StopRequest, UpgradeState
+from fleet.contracts.time import ZERO, Duration, Instant
 
 _log = logging.getLogger(__name__)
 
@@ -84,6 +84,14 @@ class Tools:
     desired: Desired
     reconciler: Reconciler
     leave: Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """How long somebody could have judged the new release, and when the operator was last asked whether it is there."""
+
+    time: Duration
+    asked: Instant
 
 
 class Hands:
@@ -182,21 +190,24 @@ class Hands:
     # --- towards the swap ----------------------------------------------------------------------------------
 
     async def _ask_lock(self, work: AskLock) -> SlotGranted:
-        ports, timings, me = self._tools.ports, self._tools.timings, self._tools.me.instance
-        request = layout.encode(LockRequest(device=me.device, attempt=work.attempt, instance=me))
+        ports, timings = self._tools.ports, self._tools.timings
         while True:
             pause = timings.retry
             try:
-                answer = await ports.bus.request(layout.lock(me.device).name, request, timings.lock_request)
-                reply = layout.decode(LockReply, answer).answer
+                reply = await self._request_lock(work.attempt)
                 if isinstance(reply, LockGranted):
                     return SlotGranted(work.attempt)
                 pause = max(reply.retry_after, Duration.seconds(1))
-            except InvalidValue as error:
-                _log.warning("the operator's answer cannot be read: %s", error)
-            except (Definite, Unknown) as error:
+            except (Definite, Unknown, InvalidValue) as error:
                 _log.debug("no upgrade slot yet: %s", error)
             await ports.clock.sleep(pause)
+
+    async def _request_lock(self, attempt: AttemptId) -> LockGranted | LockDenied:
+        """Ask the operator once. Raises as `Bus.request`, and InvalidValue for an answer that cannot be read."""
+        me, timings = self._tools.me.instance, self._tools.timings
+        request = layout.encode(LockRequest(device=me.device, attempt=attempt, instance=me))
+        answer = await self._tools.ports.bus.request(layout.lock(me.device).name, request, timings.lock_request)
+        return layout.decode(LockReply, answer).answer
 
     async def _stage(self, work: Stage) -> Staged | StageRefused | StageOverran:
         ports, timings = self._tools.ports, self._tools.timings
@@ -272,17 +283,26 @@ class Hands:
     # --- watching ------------------------------------------------------------------------------------------
 
     async def _watch_overlap(self, work: WatchOverlap) -> None:
-        connected = ZERO
+        judged = _Judged(ZERO, self._tools.ports.clock.monotonic())
         while True:
-            connected += await self._connected_time()
+            judged = await self._next_look(judged, work.attempt)
             condemned = await self._tools.store.condemned(work.release)
-            self.tell(OverlapWatched(work.attempt, await self._other_unit(), connected, condemned))
+            self.tell(OverlapWatched(work.attempt, await self._other_unit(), judged.time, condemned))
 
     async def _watch_trial(self, work: WatchTrial) -> None:
-        connected = ZERO
+        judged = _Judged(ZERO, self._tools.ports.clock.monotonic())
         while True:
-            connected += await self._connected_time()
-            self.tell(TrialWatched(work.attempt, connected))
+            judged = await self._next_look(judged, work.attempt)
+            self.tell(TrialWatched(work.attempt, judged.time))
+
+    async def _next_look(self, judged: _Judged, attempt: AttemptId) -> _Judged:
+        """Wait for the next look. An operator that was away counts heartbeats anew: so does this."""
+        clock = self._tools.ports.clock
+        time = judged.time + await self._connected_time()
+        if clock.monotonic() - judged.asked < self._tools.timings.heartbeat:
+            return _Judged(time, judged.asked)
+        answered = await self._operator_answers(attempt)
+        return _Judged(time if answered else ZERO, clock.monotonic())
 
     async def _connected_time(self) -> Duration:
         """Wait until the next look; the time that passed, if there was a connection at both ends of it, else none."""
@@ -290,6 +310,14 @@ class Hands:
         began, was_connected = clock.monotonic(), bus.is_connected()
         await clock.sleep(self._tools.timings.watch)
         return clock.monotonic() - began if was_connected and bus.is_connected() else ZERO
+
+    async def _operator_answers(self, attempt: AttemptId) -> bool:
+        """Whether somebody is there; without a connection that is not known, and counts as a yes: time stands still."""
+        try:
+            await self._request_lock(attempt)
+        except (Definite, Unknown, InvalidValue):
+            return not self._tools.ports.bus.is_connected()
+        return True
 
     async def _other_unit(self) -> UnitState:
         """The other unit; as running while the service manager does not say otherwise."""

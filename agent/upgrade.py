@@ -519,7 +519,7 @@ class Upgrade:
             case Overlapping() as overlapping, OverlapWatched():
                 return self._overlap_watched(overlapping, event)
             case Overlapping(record, confirmed=False), LookedAgain():
-                reason = f"not confirmed by the operator within {self._deadline} of being connected"
+                reason = f"not confirmed by the operator within {self._deadline} in which it could have been"
                 return (Abandon(), *self._roll_back(record, _rolled_back(reason), reason))
             case OnTrial(), TrialWatched(connected=connected):
                 return (LookAgain(event.attempt),) if connected >= self._deadline else ()
@@ -565,7 +565,7 @@ class Upgrade:
         """A trial that nobody watches and nobody confirms goes back by itself."""
         if record.previous == record.release or record.previous.sha256 in self._condemned:
             return ()
-        reason = f"not confirmed by the operator within {self._deadline} of managing the device"
+        reason = f"not confirmed by the operator within {self._deadline} in which it could have been"
         self._condemned[record.release.sha256] = reason
         ended = self._ended(record, _rolled_back(reason))
         self.state = RollingBack(ended, leave=True)
