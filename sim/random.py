@@ -13,9 +13,10 @@ _64_BITS: Final = 2**64 - 1
 
 
 class Random:
-    """A stream of chance: SplitMix64, by G. Steele and others, which is one number.
+    """A stream of chance that is one number: Knuth's linear congruential generator on 64 bits.
 
-    Python's own generator holds 2.5 kB, and every virtual device has several streams.
+    What is drawn comes from the upper bits, which are the good ones. Python's own generator holds 2.5 kB, and every
+    virtual device has several streams.
     """
 
     __slots__ = ("_state",)
@@ -23,24 +24,22 @@ class Random:
     def __init__(self, seed: int) -> None:
         self._state = seed & _64_BITS
 
-    def bits(self) -> int:
-        """64 random bits."""
-        self._state = mixed = (self._state + 0x9E3779B97F4A7C15) & _64_BITS
-        mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _64_BITS
-        mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _64_BITS
-        return mixed ^ (mixed >> 31)
-
-    def random(self) -> float:
-        """A number in [0, 1), uniformly."""
-        return (self.bits() >> 11) * 2**-53
-
     def randrange(self, stop: int, /) -> int:
         """A whole number in [0, stop), uniformly as far as 64 bits allow."""
-        return (self.bits() * stop) >> 64
+        self._state = state = (self._state * 6364136223846793005 + 1442695040888963407) & _64_BITS
+        return (state * stop) >> 64
 
     def randint(self, low: int, high: int) -> int:
         """A whole number in [low, high], as `randrange`."""
         return low + self.randrange(high - low + 1)
+
+    def random(self) -> float:
+        """A number in [0, 1), uniformly."""
+        return self.randrange(2**53) * 2**-53
+
+    def bits(self) -> int:
+        """64 random bits."""
+        return self.randrange(2**32) << 32 | self.randrange(2**32)
 
 
 class Streams:
