@@ -253,6 +253,10 @@ class DiskImage:
         self._change("make_folder", path)
         folder = self._root
         for count, part in enumerate(path.parts[1:], start=2):
+            there = folder.names.get(part)
+            if isinstance(there, _Folder):
+                folder = there
+                continue
             match self._place(PurePosixPath(*path.parts[:count]), follow=True).node:
                 case _Folder() as known:
                     folder = known
