@@ -106,6 +106,7 @@ class _Agent:
             group.create_task(self._reports.run()),
             group.create_task(self._desired.run(self._ports.clock, Pace(self._timings.reread, self._timings.retry))),
             group.create_task(self._reconciler.run()),
+            group.create_task(self._reconciler.look_for_drift()),
             group.create_task(self._manage()),
             group.create_task(self._become_stable()),
         ]

@@ -105,23 +105,27 @@ class Reconciler:
         return ""
 
     async def run(self) -> None:
-        """For ever."""
-        timings, clock = self._shop.timings, self._shop.clock
+        """For ever: a pass whenever something changed, and after one that met trouble, another one a little later."""
         while True:
-            pause = timings.retry if self._problems or self._engine_silent else timings.drift
-            try:
-                async with clock.timeout(pause):
-                    await self._kicked.wait()
-            except TimeoutError:
-                pass  # Nothing changed that we know of: look for drift.
+            await self._kicked.wait()
             self._kicked.clear()
-            if self._managing and self._desired.known and not self._resting:
-                self._busy = True
-                try:
-                    await self._pass()
-                finally:
-                    self._busy = False
-                self._passes += 1
+            if not self._managing or not self._desired.known or self._resting:
+                continue
+            self._busy = True
+            try:
+                await self._pass()
+            finally:
+                self._busy = False
+            self._passes += 1
+            if self._problems or self._engine_silent:
+                await self._shop.clock.sleep(self._shop.timings.retry)
+                self._kicked.set()
+
+    async def look_for_drift(self) -> None:
+        """For ever: a pass now and then, although nothing is known to have changed."""
+        while True:
+            await self._shop.clock.sleep(self._shop.timings.drift)
+            self._kicked.set()
 
     # --- one pass ----------------------------------------------------------------------------------------
 
