@@ -15,8 +15,9 @@ _64_BITS: Final = 2**64 - 1
 class Random:
     """A stream of chance that is one number: Knuth's linear congruential generator on 64 bits.
 
-    What is drawn comes from the upper bits, which are the good ones. Python's own generator holds 2.5 kB, and every
-    virtual device has several streams.
+    What is drawn comes from the upper bits, which are the good ones. Not Python's own generator, for two reasons: of
+    its methods only `random()` promises the same numbers in every version of Python, and a journal has to be the
+    same in all of them; and it holds 2.5 kB, of which every virtual device would need several.
     """
 
     __slots__ = ("_state",)
