@@ -7,7 +7,8 @@ whatever the disk holds, a whole release on it is started.
 The rules, in their order:
 
 1. In an overlap of this boot, the slot that the attempt began in runs the attempt's previous release, which goes on
-   watching the new one. Once that attempt has succeeded, this slot has nothing to do any more.
+   watching the new one. Once that attempt has succeeded, this slot has nothing to do any more. After a reboot in the
+   overlap it is the same: the slot that starts at boot runs the previous release, which begins the overlap again.
 2. Otherwise the current link decides, unless its release is condemned, damaged, or was started too often without
    becoming verified, or stable. Then the link goes back to the release that was good last, with no network needed.
    In an overlap this may run the previous release beside itself: the old instance sees the quarantine mark and ends
@@ -162,6 +163,8 @@ class Option:
 def decide(facts: Facts) -> Leave | tuple[Option, ...]:
     """The options, best first. Pure: nothing is read or hashed here."""
     attempt = facts.attempt
+    if attempt is not None and attempt.boot != facts.boot and _is_cut_off(facts, attempt):
+        return (Option(attempt.previous, "watches the new release again", count=False), *_by_link(facts))
     if attempt is None or attempt.boot != facts.boot or attempt.origin != facts.slot:
         return _by_link(facts)
     if not attempt.ended:
@@ -169,6 +172,12 @@ def decide(facts: Facts) -> Leave | tuple[Option, ...]:
     if attempt.ended == "succeeded" and attempt.previous != attempt.release:
         return Leave("the attempt that began in this slot has succeeded in the other one")
     return _by_link(facts)
+
+
+def _is_cut_off(facts: Facts, attempt: Attempt) -> bool:
+    """Whether the machine restarted in an overlap, with the release that was good before to watch the new one."""
+    swapped = facts.current == attempt.release and attempt.release.sha256 not in facts.condemned
+    return not attempt.ended and swapped and attempt.previous == facts.verified
 
 
 def _by_link(facts: Facts) -> tuple[Option, ...]:

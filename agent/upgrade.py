@@ -325,11 +325,10 @@ class Upgrade:
             return (Hold(), *self._roll_back(record, _rolled_back(reason), reason))
         if self._found.current != record.release.version:
             return self._begin_plain()  # Never swapped: the attempt begins anew when the desired record is read.
-        if record.boot == self._me.instance.boot and record.origin is self._me.slot:
-            self.state = Swapping(record)
-            return (Hold(), TrySwap(record.attempt, (SwapLink(record.release), StartUnit(self._me.slot.other))))
-        reason = "the boot guard went back to the previous release"
-        return (Hold(), *self._roll_back(record, _rolled_back(reason), reason))
+        resumed = record.model_copy(update={"origin": self._me.slot, "boot": self._me.instance.boot})
+        self.state = Swapping(resumed)
+        steps = (RecordAttempt(resumed), SwapLink(resumed.release), StartUnit(self._me.slot.other))
+        return (Hold(), TrySwap(resumed.attempt, steps))
 
     # --- what is desired -----------------------------------------------------------------------------------
 

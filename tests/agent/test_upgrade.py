@@ -55,7 +55,7 @@ from agent.events import (
 from agent.upgrade import Idle, Leaving, Locking, OnTrial, Overlapping, RollingBack, Upgrade
 from fleet.capabilities.host import Failing, Running, Stopped
 from fleet.contracts.errors import IllegalTransition
-from fleet.contracts.ids import Architecture, AttemptId, Revision, Slot
+from fleet.contracts.ids import Architecture, AttemptId, BootId, Revision, Slot
 from fleet.contracts.records import (
     DeferredUpgrade,
     InProgress,
@@ -395,9 +395,18 @@ def record(values: Values) -> AttemptRecord:
 
 def test_the_old_instance_resumes_its_overlap(brain: Make, values: Values, record: AttemptRecord) -> None:
     made = brain(values.release(1), start=4, attempt=record, current=values.release(2).version)
-    steps = (SwapLink(values.release(2)), StartUnit(Slot.B))
+    steps = (RecordAttempt(record), SwapLink(values.release(2)), StartUnit(Slot.B))
     assert made.begin() == (Hold(), TrySwap(A1, steps))
     assert WatchOverlap(A1, values.release(2)) in made.handle(SwapDone(A1))
+
+
+def test_the_old_instance_resumes_its_overlap_after_a_reboot_from_the_slot_that_starts(
+    brain: Make, values: Values, record: AttemptRecord
+) -> None:
+    before = record.model_copy(update={"origin": Slot.B, "boot": BootId("an-earlier-boot")})
+    made = brain(values.release(1), start=4, attempt=before, current=values.release(2).version)
+    steps = (RecordAttempt(record), SwapLink(values.release(2)), StartUnit(Slot.B))
+    assert made.begin() == (Hold(), TrySwap(A1, steps))
 
 
 def test_a_crash_before_the_link_was_swapped_begins_anew(brain: Make, values: Values, record: AttemptRecord) -> None:
