@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from agent.ports import AgentBoot, AgentPorts, AgentTimings
 from fleet.contracts import layout
-from fleet.contracts.errors import Refused, Unavailable, Unknown
+from fleet.contracts.errors import Refused, Unavailable
 from fleet.contracts.ids import InstanceId
 from fleet.contracts.layout import Bucket
 from fleet.contracts.records import Health, Heartbeat, Role
@@ -50,10 +50,10 @@ class Heart:
             while not self._bus.is_connected():
                 self._connected.clear()
                 await self._connected.wait()
-            await self.beat()
+            self.beat()
             await self._clock.sleep(self._chance.between(self._least, self._most))
 
-    async def beat(self) -> None:
+    def beat(self) -> None:
         """Once, now. One that does not get through is not repeated: the next one comes by itself."""
         heartbeat = Heartbeat(
             instance=self._me,
@@ -65,8 +65,8 @@ class Heart:
             health=self._vitals.health(),
         )
         try:
-            await self._bus.put(Bucket.HEARTBEAT, self._key, layout.encode(heartbeat))
-        except (Unavailable, Unknown):
+            self._bus.post(Bucket.HEARTBEAT, self._key, layout.encode(heartbeat))
+        except Unavailable:
             return
         except Refused as error:  # Says something of this device's rights, nothing of this release: live on.
             _log.error("a heartbeat was refused: %s", error)

@@ -155,7 +155,7 @@ class _Agent:
         self._reports.want(self._info())
         self._reconciler.manage()
         self._hands.tell(BecameManaging())
-        await self._heart.beat()
+        self._heart.beat()
 
     async def _become_stable(self) -> None:
         await self._ports.clock.sleep(STABLE)

@@ -196,6 +196,12 @@ class NatsBus:
         check_value(value)
         return await self._write(bucket, key, value, messages.PUT, None)
 
+    def post(self, bucket: Bucket, key: str, value: bytes) -> None:
+        """As the port says. The server stores a message without a reply subject and acknowledges nothing."""
+        check_key(key)
+        check_value(value)
+        self._standing().client.say(messages.publish(messages.value_subject(bucket, key), "", value))
+
     async def update(self, bucket: Bucket, key: str, value: bytes, last: Revision) -> Revision:
         """As the port says. The server counts a delete marker as an entry, so with `last` 0 one is looked up."""
         check_value(value)
@@ -348,17 +354,21 @@ class NatsBus:
             del self._calls[call]
 
     def _ask(self, subject: str, payload: bytes, header: bytes) -> tuple[bytes, asyncio.Queue[Frame | Disconnected]]:
-        session = self._session
-        if session is None:
-            raise Unavailable("not connected to the bus")
-        if session.client.unsent > _MAX_UNSENT:
-            raise Unavailable("too much waits to be sent to the bus already")
+        session = self._standing()
         self._last_call += 1
         call = b"%d" % self._last_call
         answers: asyncio.Queue[Frame | Disconnected] = asyncio.Queue()
         self._calls[call] = answers
         session.client.say(messages.publish(subject, f"{self._inbox}.{call.decode()}", payload, header))
         return call, answers
+
+    def _standing(self) -> _Session:
+        session = self._session
+        if session is None:
+            raise Unavailable("not connected to the bus")
+        if session.client.unsent > _MAX_UNSENT:
+            raise Unavailable("too much waits to be sent to the bus already")
+        return session
 
     def _on_inbox(self, frame: Frame) -> None:
         """An answer. A late or a second one, or one that nobody asked for, finds no call and is ignored."""

@@ -75,6 +75,15 @@ class Bus(Protocol):
         """
         ...
 
+    def post(self, bucket: Bucket, key: str, value: bytes) -> None:
+        """Write without waiting, and without ever knowing whether it was stored: for what is said again anyway.
+
+        Raises:
+            Unavailable: no connection, nothing was sent.
+            TooLarge, Refused: not sent either. A write that is not permitted is lost in silence.
+        """
+        ...
+
     async def update(self, bucket: Bucket, key: str, value: bytes, last: Revision) -> Revision:
         """Write if the newest revision of the key (0: no value stands there, never written or deleted) is `last`.
 

@@ -156,6 +156,13 @@ class SimBus:
         revision: Revision = await self._write(bucket, key, value, None)
         return revision
 
+    def post(self, bucket: Bucket, key: str, value: bytes) -> None:
+        """As the port says."""
+        check_key(key)
+        check_value(value)
+        session = self._standing()
+        self._pipe.send(_FRAME + len(key) + len(value), session.post, bucket, key, value)
+
     async def update(self, bucket: Bucket, key: str, value: bytes, last: Revision) -> Revision:
         """As the port says. With `last` 0 a delete marker is looked up first when the server names a conflict."""
         try:

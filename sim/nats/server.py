@@ -122,6 +122,19 @@ class Session:
         self._server.accepted(entry, self.name)
         self._answer(call, _FRAME, entry.revision)
 
+    def post(self, bucket: Bucket, key: str, value: bytes) -> None:
+        """Store a value; nobody asked for an answer, so that whatever goes wrong is not told."""
+        if not self.open:
+            self.reset()
+            return
+        if not self._may(bucket, key):
+            return
+        try:
+            entry = self._server.store(bucket).write(key, value)
+        except FleetError:
+            return
+        self._server.accepted(entry, self.name)
+
     def get(self, call: int, bucket: Bucket, key: str) -> None:
         """Direct get of one key."""
         if not self._lets(direct_get_subject(bucket, key)):

@@ -80,6 +80,9 @@ class Bus:
         self.writes.append(key)
         return self.raw(bucket, key, value).revision
 
+    def post(self, bucket: Bucket, key: str, value: bytes) -> None:
+        raise AssertionError("nothing here is said without waiting")
+
     async def update(self, bucket: Bucket, key: str, value: bytes, last: Revision) -> Revision:
         raise AssertionError("a device never needs this")
 

@@ -170,6 +170,28 @@ async def test_accepted_writes_are_republished_in_order_and_no_others(lab: Lab) 
 
 
 @story
+async def test_what_is_posted_is_stored_and_republished_if_it_may_be(lab: Lab) -> None:
+    operator, device = await connected(lab, "operator"), await connected(lab, "dev-1")
+    heard: list[Entry] = []
+    operator.listen(HEARTBEAT, "", heard.append)
+    await operator.get(HEARTBEAT, "dev-1.a")
+    device.post(HEARTBEAT, "dev-2.a", b"forbidden")
+    for number in range(3):
+        device.post(HEARTBEAT, "dev-1.a", b"%d" % number)
+    await until(lab, lambda: len(heard) == 3)
+    assert heard == [Stored(HEARTBEAT, "dev-1.a", Revision(n + 1), b"%d" % n) for n in range(3)]
+    assert await operator.entries(HEARTBEAT) == (heard[-1],)
+    assert device.is_connected()
+    with pytest.raises(TooLarge):
+        device.post(HEARTBEAT, "dev-1.a", b"x" * (MAX_VALUE_BYTES + 1))
+    with pytest.raises(Refused):
+        device.post(HEARTBEAT, "*", b"x")
+    await device.close()
+    with pytest.raises(Unavailable):
+        device.post(HEARTBEAT, "dev-1.a", b"x")
+
+
+@story
 async def test_a_closed_subscription_hears_nothing_more(lab: Lab) -> None:
     bus = await connected(lab, "operator")
     first: list[Entry] = []
