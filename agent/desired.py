@@ -18,6 +18,7 @@ from fleet.capabilities.clock import Clock
 from fleet.contracts import layout
 from fleet.contracts.errors import InvalidValue, Refused, Unavailable, Unknown
 from fleet.contracts.ids import DeploymentName, DeviceId, Revision
+from fleet.contracts.keys import shown
 from fleet.contracts.layout import Bucket, Invalid, Valid
 from fleet.contracts.records import DesiredAgent, DesiredWorkload, DesiredWorkloads, Record
 from fleet.contracts.time import Duration
@@ -142,7 +143,7 @@ class Desired:
     def _unreadable(self, key: str, found: Invalid) -> None:
         if key in self.invalid and self.invalid[key].revision >= found.revision:
             return
-        _log.warning("%r at revision %d is skipped: %s", key, found.revision, found.reason)
+        _log.warning("%s at revision %d is skipped: %s", shown(key), found.revision, found.reason)
         if key in self.invalid or len(self.invalid) < MOST_INVALID:
             self.invalid[key] = found
 

@@ -10,6 +10,8 @@ from fleet.contracts.layout import MAX_KEY_BYTES, MAX_VALUE_BYTES
 
 MAX_MESSAGE_BYTES: Final = MAX_VALUE_BYTES + 1024
 """What a bucket takes: the largest value and the headers of its message, which the server counts as well."""
+_SHOWN: Final = 100
+"""Characters of a key that a person gets to see. The longest key the project writes is shorter by far."""
 _KEY: Final = re.compile(r"[-/_=a-zA-Z0-9]+(?:\.[-/_=a-zA-Z0-9]+)*")
 
 
@@ -25,6 +27,13 @@ def check_key(key: str) -> None:
         raise TooLarge(f"a key of {len(key)} characters: {MAX_KEY_BYTES} are the most")
     if _KEY.fullmatch(key) is None:
         raise Refused(f"{key!r} is not a key: use dot-separated tokens of letters, digits, '-', '/', '_' and '='")
+
+
+def shown(key: str) -> str:
+    """A key for people and logs: quoted, in ASCII, and of bounded length, because anything can stand as a key."""
+    if len(key) <= _SHOWN:
+        return f"{key!a}"
+    return f"{key[:_SHOWN]!a}… ({len(key)} characters)"
 
 
 def check_value(value: bytes) -> None:

@@ -13,6 +13,7 @@ from fleet.capabilities.objects import Applied, InvalidObject, Removed
 from fleet.contracts import layout
 from fleet.contracts.errors import InvalidValue
 from fleet.contracts.ids import AttemptId, DeviceId, ObjectName, Revision, Slot
+from fleet.contracts.keys import shown
 from fleet.contracts.layout import Bucket
 from fleet.contracts.objects import (
     AgentRollout,
@@ -551,7 +552,8 @@ class Brain:
     # --- what goes out
 
     def _report(self, problem: Problem) -> None:
-        self._say(f"{problem.where} {problem.name!a} at revision {problem.revision} is unreadable: {problem.reason}")
+        place = f"{problem.where} {shown(problem.name)} at revision {problem.revision}"
+        self._say(f"{place} is unreadable: {problem.reason}")
 
     def _say(self, text: str) -> None:
         self._out.append(Report(text))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, TypeVar, assert_never
@@ -36,6 +37,8 @@ from sim.world import World
 
 T = TypeVar("T")
 
+_UNHEARD: Final = logging.NullHandler()
+"""What the virtual programs log is for whoever listens for it. Without anybody it is not for standard error."""
 UPLINK: Final = Link(latency=Duration.millis(20), jitter=Duration.millis(30), bandwidth=2_500_000)
 """A device's line: 20 Mbit/s each way, 20 to 50 ms to the cluster."""
 BRING_UP: Final = Duration.seconds(60)
@@ -55,6 +58,8 @@ class SimTarget:
 
     def run(self, plan: FleetPlan, seed: int, main: Callable[[Session], Awaitable[T]]) -> T:
         """See `Target.run`. Virtual time; a program that ends by an exception of its own ends the run with it."""
+        for program in ("agent", "fleet"):
+            logging.getLogger(program).addHandler(_UNHEARD)
         with World(seed) as world:
             return world.run(self._within(world, plan, main))
 
