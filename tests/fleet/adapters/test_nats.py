@@ -173,14 +173,18 @@ async def test_an_asker_cannot_have_a_key_written_for_it(stage: Stage) -> None:
         return b"evil"
 
     operator.serve("fleet.lock.*", lambda request: answer(request.payload))
+    await operator.entries(Bucket.DESIRED)  # Answered after the server has taken the subscription in.
     password = json.loads(stage.server.login("dev-1").read_bytes())["password"]
     _, writer = await asyncio.open_connection("127.0.0.1", int(stage.server.url.rpartition(":")[2]))
-    options = json.dumps({"user": "dev-1", "pass": password, "verbose": False, "pedantic": False})
-    writer.write(f"CONNECT {options}\r\nPUB fleet.lock.dev-1 $KV.desired.dev-2.agent 2\r\nhi\r\nPING\r\n".encode())
-    await until(lambda: heard == [b"hi"])
-    await CLOCK.sleep(Duration.millis(100))
-    assert await operator.entries(Bucket.DESIRED) == ()
-    writer.close()
+    try:
+        options = json.dumps({"user": "dev-1", "pass": password, "verbose": False, "pedantic": False})
+        line = f"CONNECT {options}\r\nPUB fleet.lock.dev-1 $KV.desired.dev-2.agent 2\r\nhi\r\nPING\r\n"
+        writer.write(line.encode())
+        await until(lambda: heard == [b"hi"])
+        await CLOCK.sleep(Duration.millis(100))
+        assert await operator.entries(Bucket.DESIRED) == ()
+    finally:
+        writer.close()
 
 
 class SilentServer:
