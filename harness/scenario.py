@@ -99,6 +99,8 @@ class About(Part):
 
     name: ObjectName
     proves: Annotated[str, Field(min_length=1)]
+    guards_against: Annotated[str, Field(min_length=1)] | None = None
+    """The failure that this file exists for, in one sentence: what happened to somebody, or would."""
     set_up_within: Length = Duration.minutes(10)
     """Every device is ready this long after the start."""
     drive_within: Length = Duration.minutes(360)

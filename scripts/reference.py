@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from harness.scenario import json_schema
 from scripts import invariant_page, nats_page, scenario_page, verdict_page
 
 FOLDER: Final = Path(__file__).parents[1] / "docs" / "reference"
@@ -14,6 +15,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "scenario-format.md": scenario_page.page,
     "invariants.md": invariant_page.page,
     "exit-codes.md": verdict_page.page,
+    "scenario.schema.json": json_schema,
 }
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from harness.scenario import load
 from harness.targets import registry
 from harness.verdict import Held, Violated
 
-UPGRADE = Path(__file__).parents[2] / "scenarios" / "upgrade" / "two-hundred-in-tenths.toml"
+UPGRADE = Path(__file__).parents[2] / "scenarios" / "rollout" / "two-hundred-in-tenths.toml"
 
 
 def run() -> Result:

@@ -10,7 +10,7 @@ from fleet.contracts.errors import InvalidValue
 from fleet.contracts.ids import DeviceId, Slot
 from fleet.contracts.time import Duration
 from harness import faults
-from harness.scenario import json_schema, load, parse
+from harness.scenario import load, parse
 from harness.schema_base import escaped_bytes
 from harness.schema_errors import ScenarioError
 from harness.schema_faults import KIND, CutPower, KillAgent, Partition, WriteRaw, bind, length_of
@@ -177,13 +177,6 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes(b"schema = 1 # \xff")
     with pytest.raises(ScenarioError, match="cannot be read"):
         load(tmp_path / "latin.toml")
-
-
-def test_the_published_schema_is_the_one_that_is_used() -> None:
-    published = ROOT / "docs" / "reference" / "scenario.schema.json"
-    assert published.read_text(encoding="utf-8") == json_schema(), (
-        "run: twin schema > docs/reference/scenario.schema.json"
-    )
 
 
 def test_bytes_in_keys() -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.scenario import load
+
 ROOT = Path(__file__).parents[2]
 SCENARIOS = sorted((ROOT / "scenarios").rglob("*.toml"))
 DEVICES = "20"
@@ -33,6 +35,13 @@ def run(path: Path, folder: Path, **disturbance: str) -> dict[str, object]:
 
 def test_there_are_scenarios() -> None:
     assert len(SCENARIOS) >= 8
+
+
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
+def test_names_the_failure_it_guards_against(path: Path) -> None:
+    about = load(path).scenario.scenario
+    assert about.name == path.stem
+    assert about.guards_against
 
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
