@@ -29,7 +29,7 @@ from fleet.contracts.podman import PodmanScore
 from fleet.contracts.time import Duration, Instant
 
 SCHEMA_MAJOR = 1
-SCHEMA_MINOR = 0
+SCHEMA_MINOR = 1
 _SchemaVersion = Annotated[str, Field(pattern=r"^1\.[0-9]{1,4}$")]
 
 Text = Annotated[str, Field(max_length=1024)]
@@ -63,6 +63,9 @@ class DesiredAgent(Record):
 
     `granted` is the operator's own memory: when (its wall clock) it gave this attempt its upgrade slot. It is stored
     before the slot is given, so that no crash of the operator forgets a slot that is taken. Devices ignore it.
+
+    `lift_quarantine`: a person asks for this release to be tried again, by this attempt, although the device may have
+    condemned it. The device lifts its mark once for the attempt; a release that fails again stays condemned. (1.1)
     """
 
     device: DeviceId
@@ -70,6 +73,7 @@ class DesiredAgent(Record):
     artefact: Artefact
     granted: Instant | None = None
     confirmed: InstanceId | None = None
+    lift_quarantine: bool = False
 
 
 class DesiredWorkload(Record):

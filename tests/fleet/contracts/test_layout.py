@@ -157,11 +157,36 @@ def with_fields(record: Record, **fields: object) -> bytes:
 
 @pytest.mark.parametrize("record", STORED, ids=lambda record: type(record).__name__)
 def test_a_writer_one_minor_version_ahead_may_add_fields(record: Record) -> None:
-    newer = layout.decode(type(record), with_fields(record, v="1.1", colour="blue"))
-    assert newer == record.model_copy(update={"v": "1.1"})
+    newer = layout.decode(type(record), with_fields(record, v="1.2", colour="blue"))
+    assert newer == record.model_copy(update={"v": "1.2"})
 
 
-@pytest.mark.parametrize("version", ["1.0", "1.2", "2.0", "2.1", "0.1", "1", 1.1, None, [], {"a": 1}])
+class _OneZero(Record):
+    """`DesiredAgent` as it was in 1.0, for a reader of that minor version."""
+
+    device: DeviceId
+    attempt: AttemptId
+    artefact: Artefact
+    granted: Instant | None = None
+    confirmed: InstanceId | None = None
+
+
+def test_a_device_of_minor_version_0_reads_what_1_1_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    desired = next(record for record in STORED if isinstance(record, DesiredAgent))
+    asked = layout.encode(desired.model_copy(update={"lift_quarantine": True}))
+    monkeypatch.setattr(layout, "SCHEMA_MINOR", 0)
+    old = layout.decode(_OneZero, asked)
+    assert (old.attempt, old.artefact) == (desired.attempt, desired.artefact)
+
+
+def test_what_1_0_wrote_asks_for_no_quarantine_to_be_lifted() -> None:
+    desired = next(record for record in STORED if isinstance(record, DesiredAgent))
+    written = json.loads(layout.encode(desired))
+    del written["lift_quarantine"]
+    assert not layout.decode(DesiredAgent, json.dumps({**written, "v": "1.0"}).encode()).lift_quarantine
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1", "1.3", "2.0", "2.1", "0.1", "1", 1.1, None, [], {"a": 1}])
 def test_anyone_else_may_not(version: object) -> None:
     with pytest.raises(InvalidValue):
         layout.decode(Heartbeat, with_fields(HEARTBEAT, v=version, colour="blue"))
