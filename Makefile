@@ -4,6 +4,7 @@
 PYTHON ?= python3
 JOBS ?= 2
 DEVICES ?= 200
+SEEDS ?= 1000
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -12,13 +13,16 @@ CODE := fleet agent sim harness
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo e2e test check lint types imports format bench docs constraints clean
+.PHONY: help demo seeds e2e test check lint types imports format bench docs constraints clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(INSTALLED) ## The main job: every scenario on DEVICES=200 simulated devices, ending in a table
 	$(BIN)/twin run scenarios --target sim --devices $(DEVICES)
+
+seeds: $(INSTALLED) ## Every scenario with SEEDS=1000 seeds on 5 devices: none may end other than held
+	$(BIN)/twin run scenarios --seeds $(SEEDS) --devices 5 --jobs $(JOBS)
 
 e2e: $(INSTALLED) ## The same scenarios on real processes and a real nats-server
 	$(BIN)/twin run scenarios --target local

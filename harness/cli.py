@@ -7,7 +7,7 @@ import sys
 from collections.abc import Generator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -17,12 +17,13 @@ from rich.console import Console
 from rich.table import Table
 
 from fleet.contracts.errors import InvalidValue
-from harness import report
+from harness import report, report_seeds
 from harness.journal_file import JournalFile, join
 from harness.progress import Progress, Silent
 from harness.runner import Result, run_scenario
 from harness.scenario import Cast, Loaded, json_schema, load
 from harness.schema_errors import ScenarioError
+from harness.seeds import Tally, tallies
 from harness.targets import registry
 from harness.verdict import BAD_INPUT, HarnessBroken, exit_code
 from sim.loop import quiet_collector
@@ -55,6 +56,9 @@ def run(
     seed: Annotated[int, typer.Option(min=0, help="The seed of everything that is left to chance.")] = 1,
     devices: Annotated[int | None, typer.Option(min=1, help="Another number of devices than the file says.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Scenarios that run at the same time (sim only).")] = 1,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Run so many seeds of each scenario, from --seed on (sim only).")
+    ] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per scenario, and nothing else.")] = False,
     journal: Annotated[
         Path | None, typer.Option(help="Write every event as JSON lines, after a header line per scenario.")
@@ -62,9 +66,12 @@ def run(
 ) -> None:
     """Run scenarios and exit with the code of the worst verdict: 0 held, 1 violated, 3 stuck, 4 crashed, 5 broken."""
     try:
+        _refuse_many(seeds, target, journal)
         work = _prepare(paths, target, seed, devices, jobs, journal)
     except (ScenarioError, InvalidValue, OSError) as error:
         _refuse(str(error))
+    if seeds > 1:
+        raise typer.Exit(_run_seeds(work, range(seed, seed + seeds), jobs, as_json))
     results: list[tuple[Path, Result]] = []
     out = report.console(to_stderr=as_json)
     with closing(_parallel(work, jobs, out, as_json) if jobs > 1 else _one_by_one(work, out, as_json)) as runs:
@@ -143,6 +150,34 @@ def _prepare(
         part = journal if journal is None or jobs == 1 else journal.with_name(f"{journal.name}.{index}.part")
         work.append(Job(item.path, target, seed, len(cast.devices), part))
     return work
+
+
+def _refuse_many(seeds: int, target: str, journal: Path | None) -> None:
+    if seeds > 1 and target not in registry.IN_PARALLEL:
+        raise InvalidValue(f"--seeds {seeds}: only the sim target runs many seeds; elsewhere no run is repeatable")
+    if seeds > 1 and journal is not None:
+        raise InvalidValue(f"--seeds {seeds}: a journal is written of one run; give --seed alone")
+
+
+def _run_seeds(work: list[Job], seeds: range, jobs: int, as_json: bool) -> int:
+    """Run many seeds of each scenario; answers the worst exit code."""
+    out = report.console(to_stderr=as_json)
+    done: list[Tally] = []
+    plan = [(job.path, job.devices) for job in work]
+    with out.status("starting") if out.is_terminal else nullcontext() as status:
+        for tally in tallies(plan, work[0].target, seeds, jobs):
+            if status is not None:
+                status.update(report_seeds.line(tally))
+            if tally.done < len(seeds):
+                continue
+            done.append(tally)
+            if as_json:
+                print(report_seeds.as_json(tally), flush=True)
+            else:
+                out.print(report_seeds.line(tally), markup=False)
+    if not as_json:
+        report_seeds.show_summary(out, done)
+    return max(tally.code for tally in done)
 
 
 def _refuse_same_names(loaded: list[Loaded]) -> None:

@@ -145,10 +145,11 @@ def show_summary(out: Console, results: list[tuple[Path, Result]]) -> None:
             out.print(f"{result.scenario}: not applicable: {result.reason}", markup=False, soft_wrap=True)
     for path, result in results:
         if exit_code(result.verdict):
-            _show_failure(out, path, result)
+            show_failure(out, path, result)
 
 
-def _show_failure(out: Console, path: Path, result: Result) -> None:
+def show_failure(out: Console, path: Path, result: Result) -> None:
+    """Why one run did not hold: its trail, its verdict, and the command that reproduces it as the last line."""
     out.print()
     for line in result.trail:
         out.print(line, markup=False, soft_wrap=True)
