@@ -1,13 +1,21 @@
-"""The faults a scenario can declare: something bad the world does. Values only; targets carry them out."""
+"""The faults a scenario can declare: something bad the world does. Values only; targets carry them out.
+
+Where a fault has `devices`, it hits each of them in the same way at the same moment.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import PurePosixPath
 
-from fleet.contracts.ids import DeviceId, Slot
+from fleet.contracts.ids import DeploymentName, DeviceId, Slot, Version
 from fleet.contracts.layout import Bucket
 from fleet.contracts.time import Duration
+
+Devices = tuple[DeviceId, ...]
+
+# --- programs and data -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +42,171 @@ class KillAgent:
     slot: Slot
 
 
+# --- power -------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True)
 class CutPower:
-    """A machine loses power, and boots again after `down`."""
+    """Machines lose power, and boot again after `down`."""
+
+    devices: Devices
+    down: Duration
+
+
+@dataclass(frozen=True, slots=True)
+class CutPowerAtOperation:
+    """A machine loses power instead of carrying out the `operation`-th change of its disk from now on (1: the next).
+
+    It happens when that change comes: injecting it returns then, and waits for as long as it does not.
+    """
 
     device: DeviceId
+    operation: int
     down: Duration
+
+
+@dataclass(frozen=True, slots=True)
+class RandomPowerCuts:
+    """Each machine loses power `count` times within `over`, at moments that the seed draws, for `down` each time."""
+
+    devices: Devices
+    count: int
+    over: Duration
+    down: Duration
+
+
+@dataclass(frozen=True, slots=True)
+class BrownOut:
+    """The power fails `cycles` times in a row: off for `down`, on for `up`, which may be too short to boot."""
+
+    devices: Devices
+    cycles: int
+    up: Duration
+    down: Duration
+
+
+# --- the machine -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FillDisk:
+    """Something else fills the disk for a time: `leave` bytes stay free at the moment it begins."""
+
+    devices: Devices
+    leave: int
+    length: Duration
+
+
+@dataclass(frozen=True, slots=True)
+class DiskReadErrors:
+    """Reading the file or folder `below`, or anything under it, fails for a time."""
+
+    devices: Devices
+    below: PurePosixPath
+    length: Duration
+
+
+@dataclass(frozen=True, slots=True)
+class SlowDisk:
+    """Every operation of the disk takes `per_operation` for a time, during which its program can be killed."""
+
+    devices: Devices
+    per_operation: Duration
+    length: Duration
+
+
+@dataclass(frozen=True, slots=True)
+class SlowCpu:
+    """Whatever takes processor time (starts, boots, self-tests, containers) takes `factor` times as long for a time."""
+
+    devices: Devices
+    factor: int
+    length: Duration
+
+
+@dataclass(frozen=True, slots=True)
+class SetClock:
+    """The time of day jumps by `by` (negative: back), until it is synchronised again after `length`."""
+
+    devices: Devices
+    by: Duration
+    length: Duration
+
+
+@dataclass(frozen=True, slots=True)
+class DriftClock:
+    """The time of day runs `parts_per_million` too fast (negative: too slowly), and is put right after `length`."""
+
+    devices: Devices
+    parts_per_million: int
+    length: Duration
+
+
+class AgentFile(StrEnum):
+    """A kind of file that the agent keeps on a device."""
+
+    VERIFIED = "verified"
+    ATTEMPT = "attempt"
+    TRIALS = "trials"
+    WORKLOADS = "workloads"
+    START_COUNTERS = "start-counters"
+    QUARANTINE_MARK = "quarantine-mark"
+    """Of a named release."""
+    MANIFEST = "manifest"
+    """Of a named release that is not the current one."""
+    RELEASE = "release"
+    """The file of a named release that is not the current one."""
+    STAGED_PART = "staged-part"
+    """What has been downloaded so far of a named release."""
+
+
+OF_A_RELEASE = frozenset({AgentFile.QUARANTINE_MARK, AgentFile.MANIFEST, AgentFile.RELEASE, AgentFile.STAGED_PART})
+"""The kinds of file that there is one of per release."""
+
+
+class Damage(StrEnum):
+    """What becomes of a file."""
+
+    EMPTY = "empty"
+    GARBAGE = "garbage"
+    """Other bytes, as many as before (at least one), that are not text."""
+    TRUNCATED = "truncated"
+    """The first half is left."""
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class DamageFile:
+    """A file of the agent is damaged on the disk, durably. Never heals by itself.
+
+    It does not happen (`NotFound`) when the file is not there, nor when it belongs to the current release.
+    `version` names the release for the kinds of `OF_A_RELEASE` and is None for the others.
+    """
+
+    device: DeviceId
+    file: AgentFile
+    how: Damage
+    version: Version | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SilenceEngine:
+    """The container engine does not answer for a time. Its containers go on running."""
+
+    devices: Devices
+    length: Duration
+
+
+@dataclass(frozen=True, slots=True)
+class CrashContainer:
+    """A container ends by itself. It does not happen (`NotFound`) when it does not run."""
+
+    device: DeviceId
+    deployment: DeploymentName
+    container: DeploymentName
+
+
+# --- the network and the bus -------------------------------------------------------------------------
 
 
 class Direction(StrEnum):
@@ -54,10 +221,73 @@ class Direction(StrEnum):
 class Partition:
     """The links of some devices are cut for a time."""
 
-    devices: tuple[DeviceId, ...]
+    devices: Devices
     direction: Direction
     length: Duration
 
 
-Fault = WriteRaw | KillOperator | KillAgent | CutPower | Partition
+@dataclass(frozen=True, slots=True)
+class FlapLink:
+    """The links of some devices are cut for `down`, whole for `up`, cut again and so on, for `length`."""
+
+    devices: Devices
+    up: Duration
+    down: Duration
+    length: Duration
+
+
+@dataclass(frozen=True, slots=True)
+class SlowLink:
+    """The links of some devices carry `bytes_per_second` each way for a time."""
+
+    devices: Devices
+    bytes_per_second: int
+    length: Duration
+
+
+@dataclass(frozen=True, slots=True)
+class RestartBus:
+    """The bus dies by kill -9, losing nothing, and is started again after `down`. Every connection breaks."""
+
+    down: Duration
+
+
+@dataclass(frozen=True, slots=True)
+class LoseBusTail:
+    """The machine of the bus loses power: the newest `writes` writes of each of `buckets` are gone, acknowledged as
+    they were, and their revisions are used again. Where fewer are remembered, all of those go.
+    """
+
+    down: Duration
+    writes: int
+    buckets: tuple[Bucket, ...]
+
+
+OnDevices = (
+    CutPower
+    | RandomPowerCuts
+    | BrownOut
+    | FillDisk
+    | DiskReadErrors
+    | SlowDisk
+    | SlowCpu
+    | SetClock
+    | DriftClock
+    | SilenceEngine
+    | Partition
+    | FlapLink
+    | SlowLink
+)
+"""The faults that hit any number of devices."""
+Fault = (
+    WriteRaw
+    | KillOperator
+    | KillAgent
+    | CutPowerAtOperation
+    | DamageFile
+    | CrashContainer
+    | RestartBus
+    | LoseBusTail
+    | OnDevices
+)
 """Everything that can be injected. A target names the types it cannot do."""

@@ -369,11 +369,15 @@ class _Drive:
             self._missed[index] = "no instance managed the device at that moment"
             return
         text, subject = describe(fault)
+        self._missed[index] = "the moment it waits for never came"
+        self._waiting_for_events += 1
         try:
             end = await self._session.inject(fault)
         except (NotFound, Refused) as error:
             self._missed[index] = str(error)
             return
+        finally:
+            self._waiting_for_events -= 1
         self.happened.append(index)
         self._session.journal.record(FaultInjected(self._now(), index, text, subject))
         self._progress.note(f"fault {index}: {text} on {subject}")

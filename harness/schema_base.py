@@ -48,6 +48,27 @@ Length = Annotated[
 """A length of time as people write it."""
 
 
+def _signed_duration(value: object) -> Duration:
+    if isinstance(value, str) and value.startswith("-"):
+        return _duration(value[1:]) * -1
+    return _duration(value)
+
+
+def _signed_text(length: Duration) -> str:
+    return f"-{length * -1}" if length < 0 else str(length)
+
+
+SignedLength = Annotated[
+    Duration,
+    PlainValidator(_signed_duration),
+    PlainSerializer(_signed_text),
+    WithJsonSchema(
+        {"type": "string", "pattern": r"^-?(\d+(\.\d+)?(ns|us|ms|s|m|h|d))+$", "description": "such as 30s, -2h"}
+    ),
+]
+"""A length of time that may be negative."""
+
+
 class Reference(str):
     """The name of something that the scenario has to define: mixed into the kind of name that it is.
 

@@ -1,111 +1,64 @@
-"""The faults as a scenario file declares them. `bind` makes the value a target is given (`harness.faults`)."""
+"""From the block of a fault to the value that a target is given (`bind`), how long it lasts, and what it is called."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
-from fleet.contracts.errors import InvalidValue
-from fleet.contracts.ids import DeviceId, Slot
-from fleet.contracts.layout import Bucket
+from fleet.contracts.ids import DeviceId, Slot, Version
 from fleet.contracts.time import ZERO, Duration
 from harness import faults
-from harness.faults import Direction
-from harness.schema_base import (
-    TRIGGERING,
-    GroupRef,
-    Length,
-    Part,
-    TargetDeviceRef,
-    escaped_bytes,
-    exactly_one,
+from harness.schema_base import TRIGGERING, GroupRef, Part, escaped_bytes
+from harness.schema_fault_blocks import (
+    BrownOut,
+    CrashContainer,
+    CutPower,
+    CutPowerAtOperation,
+    DamageFile,
+    DiskReadErrors,
+    DriftClock,
+    FillDisk,
+    FlapLink,
+    KillAgent,
+    KillOperator,
+    LoseBusTail,
+    OnDevices,
+    Partition,
+    RandomPowerCuts,
+    RestartBus,
+    SetClock,
+    SilenceEngine,
+    SlowCpu,
+    SlowDisk,
+    SlowLink,
+    WriteRaw,
 )
-from harness.schema_triggers import PhaseEntered, Triggered
 
-
-class _Fault(Triggered):
-    def model_post_init(self, context: object) -> None:
-        """A fault says when it happens."""
-        exactly_one("at and when", self.at, self.when)
-        if TRIGGERING in self._devices() and not isinstance(self.when, PhaseEntered):
-            raise InvalidValue(
-                '"triggering" needs a trigger that comes from a device: when = { event = "upgrade-phase" … }'
-            )
-
-    def _devices(self) -> tuple[str, ...]:
-        return ()
-
-
-class WriteRaw(_Fault):
-    r"""Someone writes bytes under a key. In `key`, `\xHH` is a byte (write it in a 'literal' string)."""
-
-    fault: Literal["write-raw"]
-    bucket: Bucket
-    key: Annotated[str, Field(min_length=1)]
-    repeat_key: Annotated[int, Field(ge=1, le=10_000)] = 1
-    """The key is this many copies of `key`: for keys over the size that is accepted."""
-    value: str | None = None
-    """The value as text."""
-    value_hex: Annotated[str, Field(pattern=r"^([0-9a-fA-F]{2})*$")] | None = None
-    """The value in hexadecimal digits."""
-
-    def model_post_init(self, context: object) -> None:
-        """Exactly one of the two forms of the value."""
-        super().model_post_init(context)
-        exactly_one("value and value_hex", self.value, self.value_hex)
-        escaped_bytes(self.key)
-
-
-class KillOperator(_Fault):
-    """kill -9 of the operator, which is started again after `down`."""
-
-    fault: Literal["kill-operator"]
-    down: Length
-
-
-class KillAgent(_Fault):
-    """kill -9 of the agent in a slot: `a`, `b`, the one that is `managing`, or the other one (`standby`)."""
-
-    fault: Literal["kill-agent"]
-    device: TargetDeviceRef
-    slot: Literal["a", "b", "managing", "standby"] = "managing"
-
-    def _devices(self) -> tuple[str, ...]:
-        return (self.device,)
-
-
-class CutPower(_Fault):
-    """A machine loses power and boots again after `down`."""
-
-    fault: Literal["cut-power"]
-    device: TargetDeviceRef
-    down: Length
-
-    def _devices(self) -> tuple[str, ...]:
-        return (self.device,)
-
-
-class Partition(_Fault):
-    """The links of some devices, or of a group, are cut for `length`."""
-
-    fault: Literal["partition"]
-    devices: Annotated[tuple[TargetDeviceRef, ...], Field(min_length=1)] | None = None
-    group: GroupRef | None = None
-    direction: Direction = Direction.BOTH
-    length: Length
-
-    def model_post_init(self, context: object) -> None:
-        """Exactly one way to say which devices."""
-        super().model_post_init(context)
-        exactly_one("devices and group", self.devices, self.group)
-
-    def _devices(self) -> tuple[str, ...]:
-        return self.devices or ()
-
-
-AnyFault = WriteRaw | KillOperator | KillAgent | CutPower | Partition
+AnyFault = (
+    WriteRaw
+    | KillOperator
+    | KillAgent
+    | CutPower
+    | CutPowerAtOperation
+    | RandomPowerCuts
+    | BrownOut
+    | FillDisk
+    | DiskReadErrors
+    | SlowDisk
+    | SlowCpu
+    | SetClock
+    | DriftClock
+    | DamageFile
+    | SilenceEngine
+    | CrashContainer
+    | Partition
+    | FlapLink
+    | SlowLink
+    | RestartBus
+    | LoseBusTail
+)
 FaultSpec = Annotated[AnyFault, Field(discriminator="fault")]
 
 KIND: dict[type[Part], type[faults.Fault]] = {
@@ -113,7 +66,23 @@ KIND: dict[type[Part], type[faults.Fault]] = {
     KillOperator: faults.KillOperator,
     KillAgent: faults.KillAgent,
     CutPower: faults.CutPower,
+    CutPowerAtOperation: faults.CutPowerAtOperation,
+    RandomPowerCuts: faults.RandomPowerCuts,
+    BrownOut: faults.BrownOut,
+    FillDisk: faults.FillDisk,
+    DiskReadErrors: faults.DiskReadErrors,
+    SlowDisk: faults.SlowDisk,
+    SlowCpu: faults.SlowCpu,
+    SetClock: faults.SetClock,
+    DriftClock: faults.DriftClock,
+    DamageFile: faults.DamageFile,
+    SilenceEngine: faults.SilenceEngine,
+    CrashContainer: faults.CrashContainer,
     Partition: faults.Partition,
+    FlapLink: faults.FlapLink,
+    SlowLink: faults.SlowLink,
+    RestartBus: faults.RestartBus,
+    LoseBusTail: faults.LoseBusTail,
 }
 """What each block becomes, for asking a target whether it can do it."""
 
@@ -125,13 +94,9 @@ def bind(
     managing: Callable[[DeviceId], Slot | None],
 ) -> faults.Fault | None:
     """The fault with its devices and slots put in; None when it has nothing to hit (no instance manages the device)."""
-
-    def device(name: str) -> DeviceId:
-        if name != TRIGGERING:
-            return DeviceId(name)
-        assert triggering is not None
-        return triggering
-
+    named = tuple(_device(name, triggering) for name in spec.named_devices())
+    if isinstance(spec, OnDevices):
+        return _on_devices(spec, named if spec.group is None else members(spec.group))
     match spec:
         case WriteRaw():
             value = bytes.fromhex(spec.value_hex) if spec.value is None and spec.value_hex is not None else spec.value
@@ -140,16 +105,73 @@ def bind(
         case KillOperator():
             return faults.KillOperator(spec.down)
         case KillAgent():
-            slot = _slot(spec.slot, managing(device(spec.device)))
-            return None if slot is None else faults.KillAgent(device(spec.device), slot)
+            slot = _slot(spec.slot, managing(named[0]))
+            return None if slot is None else faults.KillAgent(named[0], slot)
+        case CutPowerAtOperation():
+            return faults.CutPowerAtOperation(named[0], spec.operation, spec.down)
+        case DamageFile():
+            version = None if spec.release is None else Version(spec.release)
+            return faults.DamageFile(named[0], spec.file, spec.how, version)
+        case CrashContainer():
+            return faults.CrashContainer(named[0], spec.deployment, spec.container)
+        case RestartBus():
+            return faults.RestartBus(spec.down)
+        case LoseBusTail():
+            return faults.LoseBusTail(spec.down, spec.writes, spec.buckets)
+
+
+_OnDevices = (
+    CutPower
+    | RandomPowerCuts
+    | BrownOut
+    | FillDisk
+    | DiskReadErrors
+    | SlowDisk
+    | SlowCpu
+    | SetClock
+    | DriftClock
+    | SilenceEngine
+    | Partition
+    | FlapLink
+    | SlowLink
+)
+
+
+def _on_devices(spec: _OnDevices, devices: faults.Devices) -> faults.Fault:
+    match spec:
         case CutPower():
-            return faults.CutPower(device(spec.device), spec.down)
-        case Partition(group=None):
-            named = tuple(device(name) for name in spec.devices or ())
-            return faults.Partition(named, spec.direction, spec.length)
+            return faults.CutPower(devices, spec.down)
+        case RandomPowerCuts():
+            return faults.RandomPowerCuts(devices, spec.count, spec.over, spec.down)
+        case BrownOut():
+            return faults.BrownOut(devices, spec.cycles, spec.up, spec.down)
+        case FillDisk():
+            return faults.FillDisk(devices, spec.leave, spec.length)
+        case DiskReadErrors():
+            return faults.DiskReadErrors(devices, spec.path, spec.length)
+        case SlowDisk():
+            return faults.SlowDisk(devices, spec.per_operation, spec.length)
+        case SlowCpu():
+            return faults.SlowCpu(devices, spec.factor, spec.length)
+        case SetClock():
+            return faults.SetClock(devices, spec.by, spec.length)
+        case DriftClock():
+            return faults.DriftClock(devices, spec.parts_per_million, spec.length)
+        case SilenceEngine():
+            return faults.SilenceEngine(devices, spec.length)
         case Partition():
-            assert spec.group is not None
-            return faults.Partition(members(spec.group), spec.direction, spec.length)
+            return faults.Partition(devices, spec.direction, spec.length)
+        case FlapLink():
+            return faults.FlapLink(devices, spec.up, spec.down, spec.length)
+        case SlowLink():
+            return faults.SlowLink(devices, spec.bytes_per_second, spec.length)
+
+
+def _device(name: str, triggering: DeviceId | None) -> DeviceId:
+    if name != TRIGGERING:
+        return DeviceId(name)
+    assert triggering is not None
+    return triggering
 
 
 def _slot(name: str, managing: Slot | None) -> Slot | None:
@@ -165,12 +187,18 @@ def _slot(name: str, managing: Slot | None) -> Slot | None:
 def length_of(fault: faults.Fault) -> Duration:
     """How long a fault lasts before it ends by itself; zero for what is over at once."""
     match fault:
-        case faults.KillOperator(down) | faults.CutPower(_, down):
-            return down
-        case faults.Partition(_, _, length):
-            return length
-        case faults.WriteRaw() | faults.KillAgent():
+        case faults.WriteRaw() | faults.KillAgent() | faults.DamageFile() | faults.CrashContainer():
             return ZERO
+        case faults.RandomPowerCuts():
+            return fault.over + fault.down
+        case faults.BrownOut():
+            return (fault.down + fault.up) * fault.cycles
+        case faults.KillOperator() | faults.CutPower() | faults.CutPowerAtOperation():
+            return fault.down
+        case faults.RestartBus() | faults.LoseBusTail():
+            return fault.down
+        case _:
+            return fault.length
 
 
 def describe(fault: faults.Fault) -> tuple[str, str]:
@@ -184,8 +212,47 @@ def describe(fault: faults.Fault) -> tuple[str, str]:
             return f"kill-operator for {down}", "operator"
         case faults.KillAgent(device, slot):
             return f"kill-agent in slot {slot}", device
-        case faults.CutPower(device, down):
-            return f"cut-power for {down}", device
-        case faults.Partition(devices, direction, length):
-            shown = ", ".join(devices[:3]) + (f" and {len(devices) - 3} more" if len(devices) > 3 else "")
-            return f"partition {direction} for {length}", shown
+        case faults.CutPowerAtOperation(device, operation, down):
+            return f"cut-power-at-operation {operation} for {down}", device
+        case faults.DamageFile(device, file, how, version):
+            return f"damage-file {file}{'' if version is None else f' of {version}'}: {how}", device
+        case faults.CrashContainer(device, deployment, container):
+            return f"crash-container {deployment}/{container}", device
+        case faults.RestartBus(down):
+            return f"restart-bus for {down}", "bus"
+        case faults.LoseBusTail(down, writes, buckets):
+            return f"lose-bus-tail of {writes} writes for {down}", f"bus ({', '.join(buckets)})"
+        case _:
+            shown = ", ".join(fault.devices[:3])
+            more = len(fault.devices) - 3
+            return _describe_on_devices(fault), shown + (f" and {more} more" if more > 0 else "")
+
+
+def _describe_on_devices(fault: faults.OnDevices) -> str:
+    match fault:
+        case faults.CutPower(_, down):
+            return f"cut-power for {down}"
+        case faults.RandomPowerCuts(_, count, over, down):
+            return f"random-power-cuts: {count} within {over} for {down} each"
+        case faults.BrownOut(_, cycles, up, down):
+            return f"brown-out: {cycles} times off for {down} and on for {up}"
+        case faults.FillDisk(_, leave, length):
+            return f"fill-disk up to {leave} bytes for {length}"
+        case faults.DiskReadErrors(_, below, length):
+            return f"disk-read-errors below {below} for {length}"
+        case faults.SlowDisk(_, per_operation, length):
+            return f"slow-disk: {per_operation} per operation for {length}"
+        case faults.SlowCpu(_, factor, length):
+            return f"slow-cpu: {factor} times slower for {length}"
+        case faults.SetClock(_, by, length):
+            return f"set-clock by {by} for {length}"
+        case faults.DriftClock(_, parts, length):
+            return f"drift-clock by {parts} ppm for {length}"
+        case faults.SilenceEngine(_, length):
+            return f"silence-engine for {length}"
+        case faults.Partition(_, direction, length):
+            return f"partition {direction} for {length}"
+        case faults.FlapLink(_, up, down, length):
+            return f"flap-link: {down} cut, {up} whole, for {length}"
+        case faults.SlowLink(_, bandwidth, length):
+            return f"slow-link: {bandwidth} bytes per second for {length}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.invariants.base import Ground, Invariant
-from harness.schema_faults import KillOperator
+from harness.schema_fault_blocks import KillOperator
 from sim.journal import FaultInjected, Journal, OperatorEnded, PhaseEntered
 
 KILLED = -9

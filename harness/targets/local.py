@@ -21,7 +21,26 @@ from typing import Final, TypeVar
 from fleet.contracts.errors import InvalidValue
 from fleet.contracts.ids import Version
 from fleet.releases.build import BuiltRelease
-from harness.faults import Fault, Partition
+from harness.faults import (
+    BrownOut,
+    CrashContainer,
+    CutPowerAtOperation,
+    DamageFile,
+    DiskReadErrors,
+    DriftClock,
+    Fault,
+    FillDisk,
+    FlapLink,
+    LoseBusTail,
+    Partition,
+    RandomPowerCuts,
+    RestartBus,
+    SetClock,
+    SilenceEngine,
+    SlowCpu,
+    SlowDisk,
+    SlowLink,
+)
 from harness.targets.local_parts import RunFolder
 from harness.targets.local_releases import build_all
 from harness.targets.local_session import LocalSession
@@ -32,6 +51,27 @@ T = TypeVar("T")
 PACE: Final = 10.0
 FASTEST: Final = 100.0
 """Beyond, starting an interpreter takes longer than the deadlines of an upgrade."""
+
+CANNOT: Final[dict[type[Fault], str]] = {
+    Partition: "all devices share this machine's loopback: cutting one link needs network namespaces",
+    CutPowerAtOperation: "not built yet",
+    RandomPowerCuts: "not built yet",
+    BrownOut: "not built yet",
+    FillDisk: "not built yet",
+    DiskReadErrors: "not built yet",
+    SlowDisk: "not built yet",
+    SlowCpu: "not built yet",
+    SetClock: "not built yet",
+    DriftClock: "not built yet",
+    DamageFile: "not built yet",
+    SilenceEngine: "not built yet",
+    CrashContainer: "not built yet",
+    FlapLink: "not built yet",
+    SlowLink: "not built yet",
+    RestartBus: "not built yet",
+    LoseBusTail: "not built yet",
+}
+"""The faults that this target cannot inject, each with the reason."""
 
 
 class LocalTarget:
@@ -52,7 +92,7 @@ class LocalTarget:
     @property
     def cannot(self) -> dict[type[Fault], str]:
         """See `Target.cannot`."""
-        return {Partition: "all devices share this machine's loopback: cutting one link needs network namespaces"}
+        return CANNOT
 
     def run(self, plan: FleetPlan, seed: int, main: Callable[[Session], Awaitable[T]]) -> T:
         """See `Target.run`. The seed decides nothing here: the world is real."""

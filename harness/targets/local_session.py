@@ -8,7 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Final, TypeVar, assert_never
+from typing import Final, TypeVar
 
 from fleet.adapters.clock import SystemChance, WallClock
 from fleet.adapters.nats import NatsBus, PasswordFile
@@ -24,7 +24,7 @@ from fleet.contracts.permissions import of_device
 from fleet.contracts.records import Artefact
 from fleet.contracts.time import Duration
 from fleet.releases.build import BuiltRelease
-from harness.faults import CutPower, Fault, KillAgent, KillOperator, Partition, WriteRaw
+from harness.faults import CutPower, Fault, KillAgent, KillOperator, WriteRaw
 from harness.targets import local_locks
 from harness.targets.local_bus_watch import HARNESS, OPERATOR, BusWatch
 from harness.targets.local_device import LocalDevice
@@ -130,19 +130,26 @@ class LocalSession:
             case KillAgent(device, slot):
                 await self._find(device).kill_agent(slot)
                 return None
-            case CutPower(device):
-                machine = self._find(device)
-                await machine.cut_power()
-                return machine.restore_power
-            case Partition():
-                raise InvalidValue("this target cannot cut links")
+            case CutPower(devices):
+                return await self._cut_power(devices)
             case _:
-                assert_never(fault)
+                raise InvalidValue(f"this target cannot do {fault}")
 
     async def settle(self) -> None:
         """See `Session.settle`."""
         self._look_once(disks=True)
         await _started(self._watch).settle(self._real)
+
+    async def _cut_power(self, devices: tuple[DeviceId, ...]) -> Ending:
+        machines = [self._find(device) for device in devices]
+        for machine in machines:
+            await machine.cut_power()
+
+        async def restore() -> None:
+            for machine in machines:
+                await machine.restore_power()
+
+        return restore
 
     # --- the parts ---------------------------------------------------------------------------------------
 

@@ -5,23 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from functools import partial
-from typing import Final, TypeVar, assert_never
+from typing import Final, TypeVar
 
 from agent.staging import install_first
 from fleet.capabilities.clock import Clock
 from fleet.capabilities.objects import Objects
-from fleet.contracts.errors import NotFound
-from fleet.contracts.ids import DeviceId, ObjectName, Version
+from fleet.contracts.ids import ObjectName, Version
 from fleet.contracts.layout import BUCKETS
 from fleet.contracts.objects import Device, Metadata
 from fleet.contracts.permissions import EVERYTHING, of_device
 from fleet.contracts.records import Artefact
 from fleet.contracts.time import Duration
-from harness.faults import CutPower, Fault, KillAgent, KillOperator, Partition, WriteRaw
+from harness.faults import Fault
 from harness.targets import sim_releases
 from harness.targets.port import FleetPlan, Session
 from harness.targets.sim_device import Surroundings, VirtualDevice
+from harness.targets.sim_faults import CANNOT, SimFaults
 from harness.targets.sim_observer import Observer
 from harness.targets.sim_operator import VirtualOperator
 from sim.artefacts import ArtefactServer
@@ -30,7 +29,7 @@ from sim.containers import Registry
 from sim.disk import SimDisk
 from sim.journal import Journal
 from sim.nats import NatsServer
-from sim.network import Cut, Link
+from sim.network import Link
 from sim.objects import SimObjects
 from sim.random import SimChance
 from sim.world import World
@@ -53,8 +52,8 @@ class SimTarget:
 
     @property
     def cannot(self) -> dict[type[Fault], str]:
-        """Nothing: every fault can be injected here."""
-        return {}
+        """See `Target.cannot`."""
+        return CANNOT
 
     def run(self, plan: FleetPlan, seed: int, main: Callable[[Session], Awaitable[T]]) -> T:
         """See `Target.run`. Virtual time; a program that ends by an exception of its own ends the run with it."""
@@ -94,6 +93,7 @@ class SimSession:
         self._nats, self._objects, around = self._control_plane()
         self._operator = VirtualOperator(around, self._objects)
         self._devices = {device: VirtualDevice(around, device) for device in plan.devices}
+        self._faults = SimFaults(world, self._nats, self._operator, self._devices)
 
     @property
     def clock(self) -> Clock:
@@ -133,45 +133,10 @@ class SimSession:
 
     async def inject(self, fault: Fault) -> Callable[[], Awaitable[None]] | None:
         """See `Session.inject`."""
-        match fault:
-            case WriteRaw(bucket, key, value):
-                self._nats.store_raw(bucket, key, value)
-                return None
-            case KillOperator():
-                self._operator.kill()
-                return _ending(self._operator.start)
-            case KillAgent(device, slot):
-                process = self._device(device).machine.process(slot)
-                if process is None:
-                    raise NotFound(f"no agent runs in slot {slot.value} of {device}")
-                process.kill()
-                return None
-            case CutPower(device):
-                machine = self._device(device).machine
-                if not machine.powered:
-                    raise NotFound(f"{device} has no power")
-                machine.cut_power()
-                return _ending(machine.boot)
-            case Partition(devices, direction):
-                cut = Cut(direction.value)
-                for node in devices:
-                    self._world.network.partition(node, cut)
-                return _ending(partial(self._heal, devices, cut))
-            case _:
-                assert_never(fault)
+        return await self._faults.inject(fault)
 
     async def settle(self) -> None:
         """See `Session.settle`: the world records everything as it happens."""
-
-    def _heal(self, devices: tuple[DeviceId, ...], cut: Cut) -> None:
-        for device in devices:
-            self._world.network.heal(device, cut)
-
-    def _device(self, device: DeviceId) -> VirtualDevice:
-        try:
-            return self._devices[device]
-        except KeyError:
-            raise NotFound(f"there is no device {device}") from None
 
     def _control_plane(self) -> tuple[NatsServer, SimObjects, Surroundings]:
         world = self._world
@@ -207,10 +172,3 @@ class _Always:
 
 ALWAYS: Final = _Always()
 """Who sets a device up is outside the world, and never dies in it."""
-
-
-def _ending(act: Callable[[], object]) -> Callable[[], Awaitable[None]]:
-    async def end() -> None:
-        act()
-
-    return end

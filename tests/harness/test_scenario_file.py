@@ -13,7 +13,8 @@ from harness import faults
 from harness.scenario import load, parse
 from harness.schema_base import escaped_bytes
 from harness.schema_errors import ScenarioError
-from harness.schema_faults import KIND, CutPower, KillAgent, Partition, WriteRaw, bind, length_of
+from harness.schema_fault_blocks import CutPower, KillAgent, Partition, WriteRaw
+from harness.schema_faults import KIND, bind, describe, length_of
 from harness.schema_steps import Upgrade, Wait
 
 ROOT = Path(__file__).parents[2]
@@ -191,7 +192,7 @@ def test_faults_are_bound_to_devices_and_slots() -> None:
     assert isinstance(cut, CutPower)
     here, held = DeviceId("device-007"), {DeviceId("device-007"): Slot.B}
     bound = bind(cut, here, cast.members, held.get)
-    assert bound == faults.CutPower(here, Duration.seconds(30))
+    assert bound == faults.CutPower((here,), Duration.seconds(30))
     assert length_of(bound) == Duration.seconds(30)
     assert isinstance(partition, Partition)
     named = bind(partition, None, cast.members, held.get)
@@ -213,3 +214,67 @@ def test_faults_are_bound_to_devices_and_slots() -> None:
 
 def test_every_fault_of_the_port_can_be_declared() -> None:
     assert set(KIND.values()) == set(faults.Fault.__args__)
+
+
+EXAMPLES = {
+    "write-raw": 'bucket = "state"\nkey = "k"\nvalue = "v"',
+    "kill-operator": 'down = "1s"',
+    "kill-agent": 'device = "device-001"\nslot = "a"',
+    "cut-power": 'group = "canary"\ndown = "30s"',
+    "cut-power-at-operation": 'device = "device-001"\noperation = 3\ndown = "30s"',
+    "random-power-cuts": 'group = "all"\ncount = 2\nover = "1h"\ndown = "30s"',
+    "brown-out": 'device = "device-001"\ncycles = 3\nup = "20s"\ndown = "2s"',
+    "fill-disk": 'device = "device-001"\nlength = "5m"',
+    "disk-read-errors": 'device = "device-001"\nbelow = "/var/lib"\nlength = "5m"',
+    "slow-disk": 'device = "device-001"\nper_operation = "200ms"\nlength = "5m"',
+    "slow-cpu": 'device = "device-001"\nfactor = 5\nlength = "5m"',
+    "set-clock": 'device = "device-001"\nby = "-2h30m"\nlength = "5m"',
+    "drift-clock": 'device = "device-001"\nparts_per_million = -200\nlength = "5m"',
+    "damage-file": 'device = "device-001"\nfile = "manifest"\nhow = "empty"\nrelease = "1.0.0"',
+    "silence-engine": 'devices = ["device-001", "device-002"]\nlength = "5m"',
+    "crash-container": 'device = "device-001"\ndeployment = "web"\ncontainer = "front"',
+    "partition": 'group = "all"\nlength = "5m"',
+    "flap-link": 'group = "all"\nup = "40s"\ndown = "20s"\nlength = "5m"',
+    "slow-link": 'group = "all"\nbytes_per_second = 10000\nlength = "5m"',
+    "restart-bus": 'down = "5s"',
+    "lose-bus-tail": 'down = "5s"\nwrites = 10\nbuckets = ["desired"]',
+}
+"""One block of each fault."""
+DEPLOY = '\n[[steps]]\ndo = "deploy"\nname = "web"\ncontainers = [{ name = "front", image = "registry.example/f:1" }]\n'
+
+
+@pytest.mark.parametrize("kind", EXAMPLES)
+def test_every_fault_is_read_bound_and_described(kind: str) -> None:
+    block = f'\n[[faults]]\nfault = "{kind}"\nat = "10s"\n{EXAMPLES[kind]}\n'
+    cast = parse(GOOD + DEPLOY + block, Path("s.toml")).cast()
+    spec = cast.scenario.faults[-1]
+    bound = bind(spec, None, cast.members, lambda _: None)
+    assert isinstance(bound, KIND[type(spec)])
+    assert length_of(bound) >= 0
+    text, subject = describe(bound)
+    assert text.startswith(kind)
+    assert subject
+
+
+def test_there_is_an_example_of_every_fault() -> None:
+    assert len(EXAMPLES) == len(KIND)
+
+
+@pytest.mark.parametrize(
+    ("kind", "old", "new", "expected"),
+    [
+        ("set-clock", "-2h30m", "--2h", "'-2h' is negative"),
+        ("damage-file", '\nrelease = "1.0.0"', "", "file = 'manifest' needs release"),
+        ("damage-file", "manifest", "verified", "file = 'verified' takes no release"),
+        ("damage-file", '"1.0.0"', '"1.0.1"', "there is no release '1.0.1'"),
+        ("cut-power", 'group = "canary"', "", "give exactly one of device, devices and group"),
+        ("cut-power", 'group = "canary"', 'device = "triggering"', '"triggering" needs a trigger'),
+        ("brown-out", '"2s"', '"0s"', "greater than 0"),
+        ("disk-read-errors", '"/var/lib"', '"var/lib"', "should match pattern"),
+        ("crash-container", '"web"', '"wbe"', "did you mean 'web'?"),
+    ],
+)
+def test_what_is_wrong_with_a_fault_is_said(kind: str, old: str, new: str, expected: str) -> None:
+    assert old in EXAMPLES[kind]
+    block = f'\n[[faults]]\nfault = "{kind}"\nat = "10s"\n{EXAMPLES[kind].replace(old, new)}\n'
+    assert expected in refusal(GOOD + DEPLOY + block)

@@ -172,10 +172,10 @@ def test_faults_happen_and_heal(place: Path) -> None:
         assert kinds == [LockLeft, AgentEnded, AgentStarted, LockTaken]
 
         seen.clear()
-        restore = await session.inject(CutPower(device, Duration.seconds(1)))
+        restore = await session.inject(CutPower((device,), Duration.seconds(1)))
         assert restore is not None
         with pytest.raises(NotFound):
-            await session.inject(CutPower(device, Duration.seconds(1)))
+            await session.inject(CutPower((device,), Duration.seconds(1)))
         await restore()
         await until(session, lambda: len(seen.of(LockTaken)) == 1)
         kinds = [type(event) for event in seen.of(PowerCut, PowerRestored, AgentStarted, AgentEnded)]
