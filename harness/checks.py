@@ -20,6 +20,7 @@ from harness.schema_facts import (
     Fact,
     FleetFact,
     InvalidEntries,
+    LeaderIs,
     OperatorIs,
     OperatorStarts,
     PerDeviceFact,
@@ -93,9 +94,19 @@ def holds_for_fleet(fact: FleetFact, view: FleetView) -> bool:
         case OperatorIs():
             return view.operator_running is (fact.state == "running")
         case OperatorStarts():
-            return view.operator_starts == fact.count
+            return _starts(fact, view) == fact.count
+        case LeaderIs(replica="any"):
+            return view.leader is not None
+        case LeaderIs(replica="none"):
+            return view.leader is None
+        case LeaderIs():
+            return view.leader == fact.replica
         case _:
             assert_never(fact)
+
+
+def _starts(fact: OperatorStarts, view: FleetView) -> int:
+    return sum(view.operator_starts.values()) if fact.replica is None else view.operator_starts.get(fact.replica, 0)
 
 
 class Watch(Protocol):
@@ -169,7 +180,11 @@ class _FleetWatch:
             case OperatorIs():
                 return f"the operator is {'running' if self._view.operator_running else 'down'}"
             case OperatorStarts():
-                return f"the operator has been started {self._view.operator_starts} times ({self._fact.count} asked)"
+                who = "the operator" if self._fact.replica is None else f"operator {self._fact.replica}"
+                return f"{who} has been started {_starts(self._fact, self._view)} times ({self._fact.count} asked)"
+            case LeaderIs():
+                leader = "no operator" if self._view.leader is None else f"operator {self._view.leader}"
+                return f"{leader} leads ({self._fact.replica} asked)"
 
 
 def _standing(rollout: AgentRollout) -> str:
@@ -218,6 +233,8 @@ def words(fact: Fact) -> str:
             return f"operator {fact.state}"
         case OperatorStarts():
             return f"operator started {fact.count} times"
+        case LeaderIs():
+            return f"operator leader {fact.replica}"
         case _:
             assert_never(fact)
 

@@ -29,9 +29,26 @@ class WriteRaw:
 
 @dataclass(frozen=True, slots=True)
 class KillOperator:
-    """kill -9 of the operator process; it is started again after `down`."""
+    """kill -9 of an operator replica; it is started again after `down`."""
 
     down: Duration
+    replica: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class IsolateOperator:
+    """An operator replica reaches neither bus nor objects for a time, and goes on running."""
+
+    replica: int
+    length: Duration
+
+
+@dataclass(frozen=True, slots=True)
+class FreezeOperator:
+    """Not one line of an operator replica runs for a time (SIGSTOP, a paused virtual machine); then it goes on."""
+
+    replica: int
+    length: Duration
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +299,8 @@ OnDevices = (
 Fault = (
     WriteRaw
     | KillOperator
+    | IsolateOperator
+    | FreezeOperator
     | KillAgent
     | CutPowerAtOperation
     | DamageFile

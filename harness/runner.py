@@ -364,9 +364,16 @@ class _Drive:
     async def _fault(self, index: int, spec: AnyFault) -> None:
         triggering = await self._trigger(spec, self._arm(spec))
         view = self.court.view
-        fault = bind(spec, triggering, self._cast.members, lambda device: view.devices[device].holder)
+        replicas = self._cast.plan.operators
+        fault = bind(
+            spec,
+            triggering,
+            self._cast.members,
+            lambda device: view.devices[device].holder,
+            lambda named: view.replica(named, replicas),
+        )
         if fault is None:
-            self._missed[index] = "no instance managed the device at that moment"
+            self._missed[index] = "what it should hit was not there: no instance managed the device, no replica led"
             return
         text, subject = describe(fault)
         self._missed[index] = "the moment it waits for never came"

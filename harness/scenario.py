@@ -38,7 +38,8 @@ from harness.schema_base import (
 )
 from harness.schema_checks import Check
 from harness.schema_errors import ScenarioError, first, located, nearest, syntax
-from harness.schema_facts import Count, DeviceFact
+from harness.schema_facts import Count, DeviceFact, LeaderIs, OperatorStarts
+from harness.schema_fault_blocks import OnOperator
 from harness.schema_faults import FaultSpec
 from harness.schema_lines import Place, lines_of
 from harness.schema_steps import Deploy, Step, Upgrade
@@ -78,6 +79,8 @@ class Fleet(Part):
     """How many devices there are. Groups take theirs in file order; what is left over belongs to `all` alone."""
 
     devices: Annotated[int, Field(ge=1, le=100_000)]
+    operators: Annotated[int, Field(ge=1, le=9)] = 1
+    """Replicas of the operator, numbered from 0. One of them acts at a time."""
     groups: tuple[Group, ...] = ()
 
     def model_post_init(self, context: object) -> None:
@@ -193,7 +196,9 @@ class Loaded:
             for member in groups[group.name]:
                 labels[member] = {GROUP_LABEL: group.name, **group.labels}
         releases = tuple(ReleasePlan(release.version, release.defect) for release in self.scenario.releases)
-        plan = FleetPlan(names, tuple(labels.values()), releases, Version(self.scenario.installed))
+        self._check_replicas()
+        operators = self.scenario.fleet.operators
+        plan = FleetPlan(names, tuple(labels.values()), releases, Version(self.scenario.installed), operators)
         return Cast(self.scenario, plan, groups)
 
     def _groups(self, names: tuple[DeviceId, ...]) -> dict[str, tuple[DeviceId, ...]]:
@@ -224,6 +229,18 @@ class Loaded:
             if isinstance(value, DeviceRef) and value in device_names(self.scenario.fleet.devices):
                 raise self._error(place, f"{value} does not exist in a fleet of {len(names)} devices")
             raise self._error(place, f"there is no {value.refers} {str(value)!r}{nearest(value, known[value.refers])}")
+
+    def _check_replicas(self) -> None:
+        operators = self.scenario.fleet.operators
+        for place, value in _walk(self.scenario, ()):
+            if not isinstance(value, OnOperator | LeaderIs | OperatorStarts):
+                continue
+            number = value.replica
+            if isinstance(number, int) and number >= operators:
+                text = f"there is no operator replica {number}: fleet.operators is {operators}, they count from 0"
+                raise self._error((*place, "replica"), text)
+            if number == "standby" and operators == 1:
+                raise self._error((*place, "replica"), "no replica stands by: fleet.operators is 1")
 
     def _check_counts(self, groups: dict[str, tuple[DeviceId, ...]]) -> None:
         for place, fact in _facts(self.scenario, ()):

@@ -122,13 +122,21 @@ class OperatorIs(Part):
 
 
 class OperatorStarts(Part):
-    """How often an operator process has been started, the first time included."""
+    """How often operator processes have been started, the first time included: all of them, or one replica."""
 
     fact: Literal["operator-starts"]
     count: Annotated[int, Field(ge=1)]
+    replica: _Number | None = None
 
 
-FleetFact = RolloutIs | OperatorIs | OperatorStarts
+class LeaderIs(Part):
+    """The operator replica that the lease names, as long as it runs."""
+
+    fact: Literal["leader"]
+    replica: _Number | Literal["any", "none"]
+
+
+FleetFact = RolloutIs | OperatorIs | OperatorStarts | LeaderIs
 PerDeviceFact = DevicePhaseIs | ReleaseIs | WorkloadIs | UpgradeIs | Quarantined | InvalidEntries
 Fact = Annotated[
     DevicePhaseIs
@@ -139,6 +147,7 @@ Fact = Annotated[
     | InvalidEntries
     | RolloutIs
     | OperatorIs
-    | OperatorStarts,
+    | OperatorStarts
+    | LeaderIs,
     Field(discriminator="fact"),
 ]

@@ -28,6 +28,8 @@ from harness.schema_triggers import PhaseEntered, Triggered
 _Positive = Annotated[int, Field(ge=1)]
 _Some = Annotated[Length, Field(gt=0)]
 """A length that is not zero."""
+Replica = Literal["leader", "standby"] | Annotated[int, Field(ge=0)]
+"""An operator replica by its number, the one that leads, or the lowest number of those that do not."""
 _UP_TO_A_WEEK = Duration.minutes(7 * 24 * 60)
 
 
@@ -94,11 +96,31 @@ class WriteRaw(Fault):
         escaped_bytes(self.key)
 
 
-class KillOperator(Fault):
-    """kill -9 of the operator, which is started again after `down`."""
+class OnOperator(Fault):
+    """Base of the faults that hit one operator replica."""
+
+    replica: Replica = "leader"
+
+
+class KillOperator(OnOperator):
+    """kill -9 of an operator replica, which is started again after `down`."""
 
     fault: Literal["kill-operator"]
     down: Length
+
+
+class IsolateOperator(OnOperator):
+    """An operator replica reaches neither bus nor objects for `length`, and goes on running."""
+
+    fault: Literal["isolate-operator"]
+    length: Length
+
+
+class FreezeOperator(OnOperator):
+    """Not one line of an operator replica runs for `length`; then it goes on where it was."""
+
+    fault: Literal["freeze-operator"]
+    length: Length
 
 
 class KillAgent(OnDevice):

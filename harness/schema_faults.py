@@ -21,12 +21,16 @@ from harness.schema_fault_blocks import (
     DriftClock,
     FillDisk,
     FlapLink,
+    FreezeOperator,
+    IsolateOperator,
     KillAgent,
     KillOperator,
     LoseBusTail,
     OnDevices,
+    OnOperator,
     Partition,
     RandomPowerCuts,
+    Replica,
     RestartBus,
     SetClock,
     SilenceEngine,
@@ -39,6 +43,8 @@ from harness.schema_fault_blocks import (
 AnyFault = (
     WriteRaw
     | KillOperator
+    | IsolateOperator
+    | FreezeOperator
     | KillAgent
     | CutPower
     | CutPowerAtOperation
@@ -64,6 +70,8 @@ FaultSpec = Annotated[AnyFault, Field(discriminator="fault")]
 KIND: dict[type[Part], type[faults.Fault]] = {
     WriteRaw: faults.WriteRaw,
     KillOperator: faults.KillOperator,
+    IsolateOperator: faults.IsolateOperator,
+    FreezeOperator: faults.FreezeOperator,
     KillAgent: faults.KillAgent,
     CutPower: faults.CutPower,
     CutPowerAtOperation: faults.CutPowerAtOperation,
@@ -92,9 +100,16 @@ def bind(
     triggering: DeviceId | None,
     members: Callable[[GroupRef], tuple[DeviceId, ...]],
     managing: Callable[[DeviceId], Slot | None],
+    replica: Callable[[Replica], int | None],
 ) -> faults.Fault | None:
-    """The fault with its devices and slots put in; None when it has nothing to hit (no instance manages the device)."""
+    """The fault with its devices, slots and replicas put in.
+
+    None when it has nothing to hit: no instance manages the device, no replica leads.
+    """
     named = tuple(_device(name, triggering) for name in spec.named_devices())
+    if isinstance(spec, OnOperator):
+        number = replica(spec.replica)
+        return None if number is None else _on_operator(spec, number)
     if isinstance(spec, OnDevices):
         return _on_devices(spec, named if spec.group is None else members(spec.group))
     match spec:
@@ -102,8 +117,6 @@ def bind(
             value = bytes.fromhex(spec.value_hex) if spec.value is None and spec.value_hex is not None else spec.value
             data = value if isinstance(value, bytes) else (value or "").encode()
             return faults.WriteRaw(spec.bucket, escaped_bytes(spec.key) * spec.repeat_key, data)
-        case KillOperator():
-            return faults.KillOperator(spec.down)
         case KillAgent():
             slot = _slot(spec.slot, managing(named[0]))
             return None if slot is None else faults.KillAgent(named[0], slot)
@@ -174,6 +187,16 @@ def _device(name: str, triggering: DeviceId | None) -> DeviceId:
     return triggering
 
 
+def _on_operator(spec: KillOperator | IsolateOperator | FreezeOperator, replica: int) -> faults.Fault:
+    match spec:
+        case KillOperator():
+            return faults.KillOperator(spec.down, replica)
+        case IsolateOperator():
+            return faults.IsolateOperator(replica, spec.length)
+        case FreezeOperator():
+            return faults.FreezeOperator(replica, spec.length)
+
+
 def _slot(name: str, managing: Slot | None) -> Slot | None:
     match name:
         case "managing":
@@ -208,8 +231,12 @@ def describe(fault: faults.Fault) -> tuple[str, str]:
             shown = key.decode("utf-8", "backslashreplace")
             shown = shown if len(shown) <= 80 else f"{shown[:60]}… ({len(key)} bytes)"
             return f"write-raw {len(value)} bytes", f"{bucket}/{shown}"
-        case faults.KillOperator(down):
-            return f"kill-operator for {down}", "operator"
+        case faults.KillOperator(down, replica):
+            return f"kill-operator for {down}", f"operator-{replica}"
+        case faults.IsolateOperator(replica, length):
+            return f"isolate-operator for {length}", f"operator-{replica}"
+        case faults.FreezeOperator(replica, length):
+            return f"freeze-operator for {length}", f"operator-{replica}"
         case faults.KillAgent(device, slot):
             return f"kill-agent in slot {slot}", device
         case faults.CutPowerAtOperation(device, operation, down):

@@ -15,6 +15,7 @@ from fleet.contracts import layout
 from fleet.contracts.errors import InvalidValue
 from fleet.contracts.ids import DeploymentName, DeviceId, Release, Revision, Sha256, Slot, Version
 from fleet.contracts.layout import Bucket, Invalid, Valid
+from fleet.contracts.lease import Lease, replica_of
 from fleet.contracts.objects import KINDS, AgentRollout, Deployment, Device, DevicePhase, Object
 from fleet.contracts.records import (
     DesiredAgent,
@@ -26,6 +27,7 @@ from fleet.contracts.records import (
     WorkloadState,
 )
 from fleet.contracts.time import Instant
+from harness.schema_fault_blocks import Replica
 from sim.journal import (
     AgentEnded,
     AgentStarted,
@@ -90,7 +92,9 @@ class FleetView:
         self.rollouts: dict[str, AgentRollout] = {}
         self.deployments: dict[str, Deployment] = {}
         self.operators: dict[int, bool] = {}
-        self.operator_starts = 0
+        self.operator_starts: dict[int, int] = {}
+        self.leader: int | None = None
+        """The replica that the lease names, until its process ends."""
         self.version = 0
         """Counts the changes."""
         self.now = Instant(0)
@@ -118,6 +122,17 @@ class FleetView:
         answer = self._read[1]
         assert answer is not None
         return answer
+
+    def replica(self, named: Replica, replicas: int) -> int | None:
+        """The operator replica that is meant; None when there is none such now. The only one is always the leader."""
+        others = [number for number in range(replicas) if number != self.leader and self.operators.get(number, False)]
+        match named:
+            case "leader":
+                return 0 if replicas == 1 else self.leader
+            case "standby":
+                return next(iter(others), None)
+            case int():
+                return named
 
     @property
     def operator_running(self) -> bool:
@@ -199,6 +214,11 @@ class FleetView:
             case Deployment():
                 self.deployments[item.name] = item
                 self._changed(event, None)
+            case Lease():
+                leader = replica_number(item.spec.holder_identity)
+                if leader != self.leader:
+                    self.leader = leader
+                    self._changed(event, None)
             case _:
                 return
 
@@ -214,11 +234,13 @@ class FleetView:
 
     def _operator_started(self, event: OperatorStarted) -> None:
         self.operators[event.replica] = True
-        self.operator_starts += 1
+        self.operator_starts[event.replica] = self.operator_starts.get(event.replica, 0) + 1
         self._changed(event, None)
 
     def _operator_ended(self, event: OperatorEnded) -> None:
         self.operators[event.replica] = False
+        if self.leader == event.replica:
+            self.leader = None
         self._changed(event, None)
 
     def _agent_started(self, event: AgentStarted) -> None:
@@ -265,13 +287,19 @@ class FleetView:
 
 def read_object(event: ObjectStored) -> Object | None:
     """The object in an event; None for what cannot be read."""
-    kind = KINDS.get(event.kind)
+    kind = Lease if event.kind == Lease.kind_name else KINDS.get(event.kind)
     if kind is None:
         return None
     try:
         return kind.model_validate_json(event.value)
     except ValidationError:
         return None
+
+
+def replica_number(holder_identity: str) -> int | None:
+    """The replica that holds a lease; None when nobody does. Targets call their replicas `operator-0` and so on."""
+    name, _, number = (replica_of(holder_identity) or "").rpartition("-")
+    return int(number) if name == "operator" and number.isdecimal() else None
 
 
 def _device_of(key: str) -> DeviceId | None:

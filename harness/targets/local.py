@@ -31,6 +31,8 @@ from harness.faults import (
     Fault,
     FillDisk,
     FlapLink,
+    FreezeOperator,
+    IsolateOperator,
     LoseBusTail,
     Partition,
     RandomPowerCuts,
@@ -70,6 +72,8 @@ CANNOT: Final[dict[type[Fault], str]] = {
     SlowLink: "not built yet",
     RestartBus: "not built yet",
     LoseBusTail: "not built yet",
+    IsolateOperator: "cutting one process off needs a proxy of its own",
+    FreezeOperator: "the operator process is not stopped and continued yet",
 }
 """The faults that this target cannot inject, each with the reason."""
 

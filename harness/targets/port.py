@@ -25,13 +25,15 @@ T = TypeVar("T")
 class FleetPlan:
     """What a target has to bring up. Devices get the first release installed and verified, as enrolment will do.
 
-    `labels` go on the `Device` objects, one mapping per device, in the order of `devices`.
+    `labels` go on the `Device` objects, one mapping per device, in the order of `devices`. `operators` is the number of
+    operator replicas; they are called `operator-0` and so on.
     """
 
     devices: tuple[DeviceId, ...]
     labels: tuple[dict[str, str], ...]
     releases: tuple[ReleasePlan, ...]
     installed: Version
+    operators: int = 1
 
 
 class Session(Protocol):

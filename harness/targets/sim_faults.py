@@ -19,6 +19,8 @@ from harness.faults import (
     Fault,
     FillDisk,
     FlapLink,
+    FreezeOperator,
+    IsolateOperator,
     KillAgent,
     KillOperator,
     LoseBusTail,
@@ -58,6 +60,8 @@ CANNOT: Final[dict[type[Fault], str]] = dict.fromkeys(
         SlowLink,
         RestartBus,
         LoseBusTail,
+        IsolateOperator,
+        FreezeOperator,
     ),
     "not built yet",
 )

@@ -82,7 +82,7 @@ def test_a_fault_lasts_as_long_as_it_says() -> None:
     _, events = record(KILL + 'at = "10s"\n' + READY)
     (begun,) = [event for event in events if isinstance(event, FaultInjected)]
     (ended,) = [event for event in events if isinstance(event, FaultHealed)]
-    assert (begun.index, begun.text, begun.subject) == (1, "kill-operator for 30s", "operator")
+    assert (begun.index, begun.text, begun.subject) == (1, "kill-operator for 30s", "operator-0")
     assert begun.at.in_seconds == 10
     assert ended.at - begun.at == Duration.seconds(30)
 

@@ -191,23 +191,23 @@ def test_faults_are_bound_to_devices_and_slots() -> None:
     cut, partition = cast.scenario.faults
     assert isinstance(cut, CutPower)
     here, held = DeviceId("device-007"), {DeviceId("device-007"): Slot.B}
-    bound = bind(cut, here, cast.members, held.get)
+    bound = bind(cut, here, cast.members, held.get, lambda _: 0)
     assert bound == faults.CutPower((here,), Duration.seconds(30))
     assert length_of(bound) == Duration.seconds(30)
     assert isinstance(partition, Partition)
-    named = bind(partition, None, cast.members, held.get)
+    named = bind(partition, None, cast.members, held.get, lambda _: 0)
     assert isinstance(named, faults.Partition)
     assert named.devices == ("device-003", "device-020")
     kill = KillAgent.model_validate_json(
         '{"fault":"kill-agent","device":"triggering","slot":"standby","when":'
         '{"event":"upgrade-phase","phase":"swapping","count":1}}'
     )
-    assert bind(kill, here, cast.members, held.get) == faults.KillAgent(here, Slot.A)
-    assert bind(kill, DeviceId("device-008"), cast.members, held.get) is None
+    assert bind(kill, here, cast.members, held.get, lambda _: 0) == faults.KillAgent(here, Slot.A)
+    assert bind(kill, DeviceId("device-008"), cast.members, held.get, lambda _: 0) is None
     raw = WriteRaw.model_validate_json(
         '{"fault":"write-raw","bucket":"state","key":"k\\\\xff","repeat_key":2,"value_hex":"00ff","at":"1s"}'
     )
-    written = bind(raw, None, cast.members, held.get)
+    written = bind(raw, None, cast.members, held.get, lambda _: 0)
     assert isinstance(written, faults.WriteRaw)
     assert (written.key, written.value) == (b"k\xffk\xff", b"\x00\xff")
 
@@ -217,6 +217,8 @@ def test_every_fault_of_the_port_can_be_declared() -> None:
 
 
 EXAMPLES = {
+    "isolate-operator": 'replica = 0\nlength = "1m"',
+    "freeze-operator": 'length = "1m"',
     "write-raw": 'bucket = "state"\nkey = "k"\nvalue = "v"',
     "kill-operator": 'down = "1s"',
     "kill-agent": 'device = "device-001"\nslot = "a"',
@@ -248,7 +250,7 @@ def test_every_fault_is_read_bound_and_described(kind: str) -> None:
     block = f'\n[[faults]]\nfault = "{kind}"\nat = "10s"\n{EXAMPLES[kind]}\n'
     cast = parse(GOOD + DEPLOY + block, Path("s.toml")).cast()
     spec = cast.scenario.faults[-1]
-    bound = bind(spec, None, cast.members, lambda _: None)
+    bound = bind(spec, None, cast.members, lambda _: None, lambda _: 0)
     assert isinstance(bound, KIND[type(spec)])
     assert length_of(bound) >= 0
     text, subject = describe(bound)
@@ -278,3 +280,16 @@ def test_what_is_wrong_with_a_fault_is_said(kind: str, old: str, new: str, expec
     assert old in EXAMPLES[kind]
     block = f'\n[[faults]]\nfault = "{kind}"\nat = "10s"\n{EXAMPLES[kind].replace(old, new)}\n'
     assert expected in refusal(GOOD + DEPLOY + block)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('[[faults]]\nfault = "kill-operator"\nat = "1s"\ndown = "1s"\nreplica = 1\n', "no operator replica 1"),
+        ('[[faults]]\nfault = "freeze-operator"\nat = "1s"\nlength = "1s"\nreplica = "standby"\n', "no replica stands"),
+        ('[[checks]]\ncheck = "final"\nthat = { fact = "leader", replica = 3 }\n', "there is no operator replica 3"),
+    ],
+)
+def test_replicas_exist(text: str, expected: str) -> None:
+    with pytest.raises(ScenarioError, match=expected):
+        parse(GOOD + "\n" + text, Path("s.toml")).cast()
