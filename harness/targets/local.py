@@ -21,28 +21,8 @@ from typing import Final, TypeVar
 from fleet.contracts.errors import InvalidValue
 from fleet.contracts.ids import Version
 from fleet.releases.build import BuiltRelease
-from harness.faults import (
-    BrownOut,
-    CrashContainer,
-    CutPowerAtOperation,
-    DamageFile,
-    DiskReadErrors,
-    DriftClock,
-    Fault,
-    FillDisk,
-    FlapLink,
-    FreezeOperator,
-    IsolateOperator,
-    LoseBusTail,
-    Partition,
-    RandomPowerCuts,
-    RestartBus,
-    SetClock,
-    SilenceEngine,
-    SlowCpu,
-    SlowDisk,
-    SlowLink,
-)
+from harness.faults import Fault
+from harness.targets.local_faults import CANNOT
 from harness.targets.local_parts import RunFolder
 from harness.targets.local_releases import build_all
 from harness.targets.local_session import LocalSession
@@ -53,29 +33,6 @@ T = TypeVar("T")
 PACE: Final = 10.0
 FASTEST: Final = 100.0
 """Beyond, starting an interpreter takes longer than the deadlines of an upgrade."""
-
-CANNOT: Final[dict[type[Fault], str]] = {
-    Partition: "all devices share this machine's loopback: cutting one link needs network namespaces",
-    CutPowerAtOperation: "not built yet",
-    RandomPowerCuts: "not built yet",
-    BrownOut: "not built yet",
-    FillDisk: "not built yet",
-    DiskReadErrors: "not built yet",
-    SlowDisk: "not built yet",
-    SlowCpu: "not built yet",
-    SetClock: "not built yet",
-    DriftClock: "not built yet",
-    DamageFile: "not built yet",
-    SilenceEngine: "not built yet",
-    CrashContainer: "not built yet",
-    FlapLink: "not built yet",
-    SlowLink: "not built yet",
-    RestartBus: "not built yet",
-    LoseBusTail: "not built yet",
-    IsolateOperator: "cutting one process off needs a proxy of its own",
-    FreezeOperator: "the operator process is not stopped and continued yet",
-}
-"""The faults that this target cannot inject, each with the reason."""
 
 
 class LocalTarget:

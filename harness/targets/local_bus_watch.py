@@ -43,6 +43,7 @@ class BusWatch:
         self._seen = dict.fromkeys(Bucket, Revision(0))
         self._raw: dict[tuple[Bucket, str, bytes], None] = {}
         self._open: list[Subscription] = []
+        self._waiting: list[Entry] | None = None
 
     def start(self) -> None:
         """Subscribe. What this connection writes later is certain to be seen."""
@@ -58,6 +59,29 @@ class BusWatch:
     def expect_raw(self, bucket: Bucket, key: bytes, value: bytes) -> None:
         """The harness is about to write this past all checks: it is the writer, whosever key that is."""
         self._raw[bucket, key.decode("utf-8", "surrogateescape"), value] = None
+
+    async def catch_up(self) -> None:
+        """After a restart of the server: record what it accepted and could not republish any more.
+
+        Call it while nobody else can write. Raises: as `Bus.entries`.
+        """
+        self._waiting = []
+        try:
+            missed = [entry for bucket in Bucket for entry in await self._bus.entries(bucket) if self._is_new(entry)]
+        finally:
+            waiting, self._waiting = self._waiting, None
+        for entry in (*missed, *waiting):
+            if self._is_new(entry):
+                self._entry(entry)
+
+    async def forget(self) -> None:
+        """The server lost what it had accepted: its revisions begin again where its buckets end now.
+
+        Raises: as `Bus.entries`.
+        """
+        for bucket in Bucket:
+            entries = await self._bus.entries(bucket)
+            self._seen[bucket] = max((entry.revision for entry in entries), default=Revision(0))
 
     async def settle(self, clock: Clock) -> None:
         """Return when every write accepted so far has been recorded. `clock` is not paced.
@@ -76,7 +100,13 @@ class BusWatch:
                 text = f"revision {newest:d} of bucket {bucket} was accepted and not republished within {_SETTLE}"
                 raise TimedOut(text) from None
 
+    def _is_new(self, entry: Entry) -> bool:
+        return entry.revision > self._seen[entry.bucket]
+
     def _entry(self, entry: Entry) -> None:
+        if self._waiting is not None:
+            self._waiting.append(entry)
+            return
         self._seen[entry.bucket] = max(self._seen[entry.bucket], entry.revision)
         self._journal.record(self._event(entry))
 

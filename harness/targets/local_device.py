@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
+from agent.linux.podman import container_name
 from fleet.capabilities.clock import Clock
 from fleet.contracts.errors import NotFound
-from fleet.contracts.ids import DeviceId, Slot
+from fleet.contracts.ids import DeploymentName, DeviceId, Slot
 from fleet.contracts.time import Duration
 from harness.targets.local_disk import DiskWatch
 from harness.targets.local_lock_watch import LockWatch
@@ -56,6 +57,16 @@ class LocalDevice:
         self._locks = LockWatch(device, root, journal, self._now)
         self._naming: dict[Slot, asyncio.Task[None]] = {}
 
+    @property
+    def powered(self) -> bool:
+        """Whether it is on."""
+        return self._machine.powered
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The processes in its slots."""
+        return tuple(self._machine.running.values())
+
     async def start(self) -> None:
         """First boot. Raises: Unavailable when it does not come up."""
         self._disk.look()
@@ -85,6 +96,12 @@ class LocalDevice:
         if slot not in self._machine.running:
             raise NotFound(f"no process is in slot {slot} of {self.device}")
         await self._machine.kill_unit(slot)
+
+    async def crash_container(self, deployment: DeploymentName, container: DeploymentName) -> None:
+        """kill -9 of what runs in it. Raises: NotFound when it does not run."""
+        if not self._machine.powered:
+            raise NotFound(f"{self.device} has no power")
+        await self._machine.crash(container_name(deployment, container))
 
     def look(self) -> None:
         """Record what has changed on its disk."""

@@ -72,9 +72,11 @@ def free_port() -> int:
         return port
 
 
-def operator_config(folder: RunFolder, bus: str, login: Path, port: int, pace: float) -> fleet_command.FleetConfig:
-    """The operator's configuration: it serves the releases itself, as it does by default."""
-    served = fleet_command.ReleasesConfig(folder=folder.releases, port=port, url=f"http://127.0.0.1:{port}")
+def operator_config(
+    folder: RunFolder, bus: str, login: Path, port: int, door: int, pace: float
+) -> fleet_command.FleetConfig:
+    """The operator's configuration: it serves the releases itself, as it does by default; devices see it at `door`."""
+    served = fleet_command.ReleasesConfig(folder=folder.releases, port=port, url=f"http://127.0.0.1:{door}")
     return fleet_command.FleetConfig(bus=fleet_command.BusConfig(url=bus, login=login), pace=pace, releases=served)
 
 

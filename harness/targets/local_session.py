@@ -10,24 +10,23 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final, TypeVar
 
-from fleet.adapters.clock import SystemChance, WallClock
-from fleet.adapters.nats import NatsBus, PasswordFile
-from fleet.adapters.nats_admin import NatsAdmin
-from fleet.adapters.objects import StandaloneObjects
+from fleet.adapters.clock import WallClock
 from fleet.capabilities.clock import Clock
 from fleet.capabilities.objects import Objects
-from fleet.contracts.errors import InvalidValue, NotFound, Unavailable
+from fleet.contracts.errors import NotFound, Unavailable
 from fleet.contracts.ids import DeviceId, ObjectName, Version
-from fleet.contracts.layout import BUCKETS
 from fleet.contracts.objects import Device, Metadata
 from fleet.contracts.permissions import of_device
 from fleet.contracts.records import Artefact
 from fleet.contracts.time import Duration
 from fleet.releases.build import BuiltRelease
-from harness.faults import CutPower, Fault, KillAgent, KillOperator, WriteRaw
+from harness.faults import Fault
 from harness.targets import local_locks
-from harness.targets.local_bus_watch import HARNESS, OPERATOR, BusWatch
+from harness.targets.local_bus import LocalBus
+from harness.targets.local_bus_watch import HARNESS, OPERATOR
 from harness.targets.local_device import LocalDevice
+from harness.targets.local_faults import LocalFaults
+from harness.targets.local_network import LocalNetwork
 from harness.targets.local_operator import LocalOperator
 from harness.targets.local_parts import RunFolder, agent_config, free_port, operator_config, set_up_device
 from harness.targets.nats_process import NatsProcess, User
@@ -37,7 +36,6 @@ from sim.journal import Journal
 T = TypeVar("T")
 Ending = Callable[[], Awaitable[None]]
 
-CONNECT: Final = Duration.seconds(10)
 LOOK_AT_LOCKS: Final = Duration.millis(50)
 LOOKS_PER_DISK: Final = 10
 """A disk is looked at after each event on its device, and every so many looks at the locks."""
@@ -67,9 +65,12 @@ class LocalSession:
         self._devices = {device: self._device(device) for device in plan.devices}
         self._up: list[LocalDevice] = []
         self._operator: LocalOperator | None = None
-        self._bus: NatsBus | None = None
-        self._objects: StandaloneObjects | None = None
-        self._watch: BusWatch | None = None
+        self._bus = LocalBus(self._nats, self._journal, self._clock.monotonic, self._real)
+        self._network = LocalNetwork(self._clock, self._bus.door, lambda: self._port, self._owner)
+        self._door = 0
+        self._faults = LocalFaults(
+            self._clock, self._bus, self._network, self._devices, lambda: _started(self._operator)
+        )
 
     @property
     def clock(self) -> Clock:
@@ -84,7 +85,7 @@ class LocalSession:
     @property
     def objects(self) -> Objects:
         """See `Session.objects`. Raises: Unavailable before `start`."""
-        return _started(self._objects)
+        return self._bus.objects
 
     def artefacts(self, version: Version) -> tuple[Artefact, ...]:
         """See `Session.artefacts`. Raises: NotFound."""
@@ -92,7 +93,7 @@ class LocalSession:
             built = self._releases[version]
         except KeyError:
             raise NotFound(f"release {version} was not planned") from None
-        url = f"http://127.0.0.1:{self._port}/releases/{built.release.sha256}"
+        url = f"http://127.0.0.1:{self._door}/releases/{built.release.sha256}"
         return (Artefact(release=built.release, architecture=built.architecture, size=built.size, url=url),)
 
     async def __aenter__(self) -> LocalSession:
@@ -108,68 +109,35 @@ class LocalSession:
     async def start(self) -> None:
         """See `Session.start`."""
         await self._start_bus()
-        self._start_operator()
-        objects = _started(self._objects)
+        await self._start_operator()
+        objects = self.objects
         for device, labels in zip(self._plan.devices, self._plan.labels, strict=True):
             await objects.create(Device(metadata=Metadata(name=ObjectName(device), labels=labels)))
         self._in_background(self._look())
         self._parts.push_async_callback(self._stop_devices)
+        self._parts.push_async_callback(self._faults.stop)
         await _together(self._start_device(device) for device in self._devices.values())
 
     async def inject(self, fault: Fault) -> Ending | None:
         """See `Session.inject`."""
-        match fault:
-            case WriteRaw(bucket, key, value):
-                _started(self._watch).expect_raw(bucket, key, value)
-                await self._nats.store_raw(HARNESS, bucket, key, value)
-                return None
-            case KillOperator():
-                operator = _started(self._operator)
-                await operator.kill()
-                return _ending(operator.start)
-            case KillAgent(device, slot):
-                await self._find(device).kill_agent(slot)
-                return None
-            case CutPower(devices):
-                return await self._cut_power(devices)
-            case _:
-                raise InvalidValue(f"this target cannot do {fault}")
+        return await self._faults.inject(fault)
 
     async def settle(self) -> None:
         """See `Session.settle`."""
         self._look_once(disks=True)
-        await _started(self._watch).settle(self._real)
-
-    async def _cut_power(self, devices: tuple[DeviceId, ...]) -> Ending:
-        machines = [self._find(device) for device in devices]
-        for machine in machines:
-            await machine.cut_power()
-
-        async def restore() -> None:
-            for machine in machines:
-                await machine.restore_power()
-
-        return restore
+        await self._bus.settle()
 
     # --- the parts ---------------------------------------------------------------------------------------
 
     async def _start_bus(self) -> None:
-        self._parts.push_async_callback(self._nats.stop)
-        await self._nats.start()
-        login, chance = PasswordFile(self._nats.login(HARNESS)), SystemChance()
-        bus = self._bus = NatsBus(self._nats.url, HARNESS, login, self._real, chance)
-        self._parts.push_async_callback(bus.close)
-        await _connected(bus, self._real)
-        admin = NatsAdmin(bus)
-        for spec in BUCKETS:
-            await admin.ensure_bucket(spec)
-        self._objects = StandaloneObjects(bus, chance)
-        self._watch = BusWatch(bus, self._journal, self._clock.monotonic)
-        self._watch.start()
-        self._parts.callback(self._watch.stop)
+        self._parts.push_async_callback(self._bus.stop)
+        await self._bus.start()
+        self._parts.push_async_callback(self._network.stop)
+        self._door = await self._network.start()
 
-    def _start_operator(self) -> None:
-        config = operator_config(self._folder, self._nats.url, self._nats.login(OPERATOR), self._port, self._pace)
+    async def _start_operator(self) -> None:
+        bus = _at(await self._network.connect(OPERATOR))
+        config = operator_config(self._folder, bus, self._nats.login(OPERATOR), self._port, self._door, self._pace)
         self._folder.operator_config.write_text(config.model_dump_json(), "utf-8")
         program = (sys.executable, "-m", "fleet", "operator", "run", "--config", str(self._folder.operator_config))
         environment = {"PYTHONPATH": str(_PROJECT), "PATH": os.defpath, "HOME": str(self._folder.path)}
@@ -181,7 +149,7 @@ class LocalSession:
 
     async def _start_device(self, device: LocalDevice) -> None:
         login = self._nats.login(device.device)
-        config = agent_config(device.device, self._nats.url, self._pace)
+        config = agent_config(device.device, _at(await self._network.connect(device.device)), self._pace)
         await set_up_device(device.root, config, login, self._releases[self._plan.installed])
         await device.start()
         self._up.append(device)
@@ -197,11 +165,14 @@ class LocalSession:
         root = self._folder.device(device)
         return LocalDevice(device, root, self._pace, self._journal, self._clock, self._real, {})
 
-    def _find(self, device: DeviceId) -> LocalDevice:
-        try:
-            return self._devices[device]
-        except KeyError:
-            raise NotFound(f"there is no device {device}") from None
+    def _running_operator(self) -> LocalOperator:
+        return _started(self._operator)
+
+    def _owner(self, holds: Callable[[int], bool]) -> DeviceId | None:
+        for device in self._up:
+            if any(holds(pid) for pid in device.pids):
+                return device.device
+        return None
 
     # --- what goes on meanwhile --------------------------------------------------------------------------
 
@@ -243,15 +214,8 @@ def _started(part: T | None) -> T:
     return part
 
 
-async def _connected(bus: NatsBus, clock: Clock) -> None:
-    established = asyncio.Event()
-    bus.on_session(established.set)
-    bus.start()
-    try:
-        async with clock.timeout(CONNECT):
-            await established.wait()
-    except TimeoutError:
-        raise Unavailable(f"no connection to nats-server within {CONNECT}") from None
+def _at(port: int) -> str:
+    return f"nats://127.0.0.1:{port}"
 
 
 async def _together(works: Iterable[Coroutine[None, None, None]]) -> None:
@@ -268,10 +232,3 @@ async def _together(works: Iterable[Coroutine[None, None, None]]) -> None:
 async def _ended(task: asyncio.Future[None]) -> None:
     task.cancel()
     await asyncio.wait((task,))
-
-
-def _ending(act: Callable[[], None]) -> Ending:
-    async def end() -> None:
-        act()
-
-    return end

@@ -59,6 +59,11 @@ class NatsProcess:
             raise Unavailable("the server was never started")
         return f"nats://127.0.0.1:{self._port}"
 
+    @property
+    def port(self) -> int:
+        """The port of `url`. Raises: Unavailable before the first start."""
+        return self._address()[1]
+
     def login(self, name: str) -> Path:
         """A private file with a user's name and password, for `fleet.adapters.nats.PasswordFile`. Raises: NotFound."""
         for user in self._users:

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from fleet.contracts.errors import InvalidValue, NotFound
-from fleet.contracts.ids import DeviceId, Slot, Version
+from fleet.contracts.ids import DeviceId, Slot
 from fleet.contracts.layout import Bucket
-from fleet.contracts.objects import Device, DevicePhase
+from fleet.contracts.objects import Device
 from fleet.contracts.time import Duration
 from harness.faults import CutPower, Direction, KillAgent, KillOperator, Partition, WriteRaw
-from harness.releases import ReleasePlan
-from harness.targets.local import LocalTarget, target
-from harness.targets.port import FleetPlan, Session
+from harness.targets.local import target
+from harness.targets.port import Session
 from sim.journal import (
     AgentEnded,
     AgentStarted,
     CurrentRelease,
-    Event,
     HeartbeatStored,
     KvStored,
     LockLeft,
@@ -36,16 +32,23 @@ from sim.journal import (
     PowerRestored,
     ReleasesOnDisk,
 )
+from tests.harness.targets.local_run import (
+    DEVICES,
+    FIRST,
+    LONG,
+    ONE,
+    PLAN,
+    Seen,
+    children,
+    processes,
+    ready,
+    run,
+    until,
+)
 
 pytestmark = pytest.mark.real
 
 ROOT = Path(__file__).parents[3]
-FIRST = Version("1.0.0")
-DEVICES = (DeviceId("dev-1"), DeviceId("dev-2"))
-PLAN = FleetPlan(DEVICES, ({"rack": "a"}, {"rack": "b"}), (ReleasePlan(FIRST),), FIRST)
-ONE = FleetPlan(DEVICES[:1], ({},), (ReleasePlan(FIRST),), FIRST)
-LONG = Duration.minutes(15)
-"""On the run's own clock: far more than anything here takes on a busy machine."""
 
 
 @pytest.fixture
@@ -56,59 +59,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setattr("tempfile.tempdir", None)
     return folder
-
-
-def processes(place: Path) -> list[str]:
-    """The processes that have to do with a folder: it stands in their command line or environment."""
-    mark, found = os.fsencode(place), []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                told = (entry / "cmdline").read_bytes(), (entry / "environ").read_bytes()
-            except OSError:
-                continue
-            if any(mark in text for text in told):
-                found.append(told[0].decode(errors="replace"))
-    return found
-
-
-def children() -> list[str]:
-    """The children of this process, zombies included."""
-    return Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
-
-
-async def until(session: Session, condition: Callable[[], bool]) -> None:
-    async with session.clock.timeout(LONG):
-        while not condition():
-            await session.settle()
-            await session.clock.sleep(Duration.seconds(1))
-
-
-async def ready(session: Session) -> None:
-    async with session.clock.timeout(LONG):
-        while True:
-            listed = await session.objects.list(Device)
-            if [item.status.phase for item in listed.items] == [DevicePhase.READY] * len(listed.items):
-                return
-            await session.clock.sleep(Duration.seconds(1))
-
-
-class Seen(list[Event]):
-    """The events of a run, in order."""
-
-    def of(self, *kinds: type[Event]) -> list[Event]:
-        return [event for event in self if isinstance(event, kinds)]
-
-
-def run(plan: FleetPlan, main: Callable[[Session], Awaitable[None]]) -> Seen:
-    seen = Seen()
-
-    async def observed(session: Session) -> None:
-        session.journal.subscribe_all(seen.append)
-        await main(session)
-
-    LocalTarget().run(plan, 1, observed)
-    return seen
 
 
 def test_the_fleet_comes_up_and_nothing_is_left(place: Path) -> None:
@@ -181,8 +131,15 @@ def test_faults_happen_and_heal(place: Path) -> None:
         kinds = [type(event) for event in seen.of(PowerCut, PowerRestored, AgentStarted, AgentEnded)]
         assert kinds == [PowerCut, AgentEnded, PowerRestored, AgentStarted]
 
-        with pytest.raises(InvalidValue):
-            await session.inject(Partition((device,), Direction.BOTH, Duration.seconds(1)))
+        seen.clear()
+        heal = await session.inject(Partition((device,), Direction.BOTH, Duration.seconds(1)))
+        assert heal is not None
+        await session.clock.sleep(Duration.minutes(2))
+        assert seen.of(HeartbeatStored) == []
+        await heal()
+        await until(session, lambda: len(seen.of(HeartbeatStored)) > 0)
+        with pytest.raises(NotFound):
+            await session.inject(Partition((DeviceId("nobody"),), Direction.BOTH, Duration.seconds(1)))
 
     run(ONE, main)
     assert processes(place) == []

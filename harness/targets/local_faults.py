@@ -1,0 +1,235 @@
+"""Faults on real parts: which of them one machine can do to itself, and how each is carried out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Final, assert_never
+
+from fleet.adapters.clock import SystemChance
+from fleet.capabilities.clock import Clock
+from fleet.contracts.errors import InvalidValue, NotFound
+from fleet.contracts.ids import DeviceId
+from fleet.contracts.time import ZERO, Duration
+from harness.faults import (
+    BrownOut,
+    CrashContainer,
+    CutPower,
+    CutPowerAtOperation,
+    DamageFile,
+    Direction,
+    DiskReadErrors,
+    DriftClock,
+    Fault,
+    FillDisk,
+    FlapLink,
+    FreezeOperator,
+    IsolateOperator,
+    KillAgent,
+    KillOperator,
+    LoseBusTail,
+    Partition,
+    RandomPowerCuts,
+    RestartBus,
+    SetClock,
+    SilenceEngine,
+    SlowCpu,
+    SlowDisk,
+    SlowLink,
+    WriteRaw,
+)
+from harness.targets.local_bus import LocalBus
+from harness.targets.local_device import LocalDevice
+from harness.targets.local_link import Line, Slowness
+from harness.targets.local_network import LocalNetwork
+from harness.targets.local_operator import LocalOperator
+
+Ending = Callable[[], Awaitable[None]]
+
+CANNOT: Final[dict[type[Fault], str]] = {
+    CutPowerAtOperation: "a real process cannot be stopped at its n-th change of the disk without tracing it",
+    DiskReadErrors: "a folder on this machine's disk has no sector that fails: that needs a block device of its own",
+    SlowDisk: "nothing stands between a process and this machine's disk that could make one operation slow",
+    FillDisk: "not built yet",
+    SlowCpu: "not built yet",
+    SetClock: "not built yet",
+    DriftClock: "not built yet",
+    DamageFile: "not built yet",
+    SilenceEngine: "not built yet",
+    LoseBusTail: "not built yet",
+    IsolateOperator: "not built yet",
+    FreezeOperator: "not built yet",
+}
+"""The faults that this target cannot inject, each with the reason."""
+
+
+class LocalFaults:
+    """Carries faults out. See `Session.inject`.
+
+    Args:
+        clock: the run's.
+        operator: asked at each fault, because a run has devices before it has an operator.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        bus: LocalBus,
+        network: LocalNetwork,
+        devices: Mapping[DeviceId, LocalDevice],
+        operator: Callable[[], LocalOperator],
+    ) -> None:
+        self._clock = clock
+        self._bus = bus
+        self._network = network
+        self._devices = devices
+        self._operator = operator
+        self._working: set[asyncio.Task[None]] = set()
+
+    async def stop(self) -> None:
+        """The run is over: so are the faults that were still at work."""
+        tasks = tuple(self._working)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def inject(self, fault: Fault) -> Ending | None:
+        """See `Session.inject`."""
+        match fault:
+            case WriteRaw():
+                await self._bus.write_raw(fault)
+                return None
+            case KillOperator():
+                operator = self._operator()
+                await operator.kill()
+                return _ending(operator.start)
+            case KillAgent(device, slot):
+                await self._device(device).kill_agent(slot)
+                return None
+            case CrashContainer(device, deployment, container):
+                await self._device(device).crash_container(deployment, container)
+                return None
+            case CutPower(devices):
+                return await self._cut_power(devices)
+            case BrownOut(devices, cycles, up, down):
+                return self._at_work([self._cycle(device, [ZERO] + [up] * (cycles - 1), down) for device in devices])
+            case RandomPowerCuts(devices, count, over, down):
+                return self._at_work([self._cycle(device, _moments(count, over), down) for device in devices])
+            case Partition(devices, direction):
+                return _cut(self._network.lines(devices), direction)
+            case FlapLink(devices, up, down):
+                return self._at_work([self._flap(self._network.lines(devices), up, down)], cut_short=True)
+            case SlowLink(devices, bytes_per_second):
+                return _slow_down(self._network.lines(devices), Slowness(bytes_per_second))
+            case RestartBus():
+                await self._bus.kill()
+                return self._bus.restart
+            case (
+                CutPowerAtOperation()
+                | DiskReadErrors()
+                | SlowDisk()
+                | FillDisk()
+                | SlowCpu()
+                | SetClock()
+                | DriftClock()
+                | DamageFile()
+                | SilenceEngine()
+                | LoseBusTail()
+                | IsolateOperator()
+                | FreezeOperator()
+            ):
+                raise InvalidValue(f"this target cannot do {fault}")
+            case _:
+                assert_never(fault)
+
+    async def _cut_power(self, devices: tuple[DeviceId, ...]) -> Ending:
+        machines = [machine for machine in map(self._device, devices) if machine.powered]
+        if not machines:
+            raise NotFound(f"{', '.join(devices)}: no power that could be cut")
+        for machine in machines:
+            await machine.cut_power()
+
+        async def restore() -> None:
+            await asyncio.gather(*(machine.restore_power() for machine in machines))
+
+        return restore
+
+    async def _cycle(self, device: DeviceId, waits: list[Duration], down: Duration) -> None:
+        """Cut the power after each wait, for `down` each time. What has no power already is left alone."""
+        machine = self._device(device)
+        for wait in waits:
+            await self._clock.sleep(wait)
+            if machine.powered:
+                await machine.cut_power()
+                try:
+                    await self._clock.sleep(down)
+                finally:
+                    await machine.restore_power()
+
+    async def _flap(self, lines: tuple[Line, ...], up: Duration, down: Duration) -> None:
+        while True:
+            heal = _cut(lines, Direction.BOTH)
+            try:
+                await self._clock.sleep(down)
+            finally:
+                await heal()
+            await self._clock.sleep(up)
+
+    def _at_work(self, works: list[Coroutine[None, None, None]], cut_short: bool = False) -> Ending:
+        """Begin; the end waits until all is done, or cuts it short."""
+        tasks = [asyncio.ensure_future(work) for work in works]
+        self._working.update(tasks)
+
+        async def end() -> None:
+            for task in tasks:
+                if cut_short:
+                    task.cancel()
+            await asyncio.wait(tasks)
+            for task in tasks:
+                self._working.discard(task)
+                if not task.cancelled():
+                    task.result()
+
+        return end
+
+    def _device(self, device: DeviceId) -> LocalDevice:
+        try:
+            return self._devices[device]
+        except KeyError:
+            raise NotFound(f"there is no device {device}") from None
+
+
+def _cut(lines: tuple[Line, ...], direction: Direction) -> Ending:
+    for line in lines:
+        line.cut(direction)
+
+    def heal() -> None:
+        for line in lines:
+            line.heal(direction)
+
+    return _ending(heal)
+
+
+def _slow_down(lines: tuple[Line, ...], slowness: Slowness) -> Ending:
+    for line in lines:
+        line.slow_down(slowness)
+
+    def speed_up() -> None:
+        for line in lines:
+            line.speed_up(slowness)
+
+    return _ending(speed_up)
+
+
+def _moments(count: int, over: Duration) -> list[Duration]:
+    """The waits between `count` moments drawn within `over`."""
+    chance = SystemChance()
+    drawn = sorted(chance.between(ZERO, over) for _ in range(count))
+    return [after - before for before, after in zip([ZERO, *drawn], drawn, strict=False)]
+
+
+def _ending(act: Callable[[], None]) -> Ending:
+    async def end() -> None:
+        act()
+
+    return end
