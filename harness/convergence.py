@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from fleet.contracts.ids import DeploymentName, DeviceId
-from fleet.contracts.objects import AgentRollout, Deployment, DevicePhase, RolloutPhase
+from fleet.contracts.objects import ENDED, AgentRollout, Deployment, DevicePhase, RolloutPhase, RunState
 from fleet.contracts.records import TERMINAL, DesiredAgent, InProgress, Succeeded, UpgradePhase
 from harness.checks import workload_ready
 from harness.scenario import Cast
@@ -20,7 +20,7 @@ _ATTEMPT = re.compile(r"(.+)-\d+-[0-9a-f]{12}(?:-r\d+)?")
 
 
 def rollout_of(attempt: str) -> str:
-    """The rollout of an attempt: attempts are named `<rollout>-<generation>-<sha12>`, repeated ones `…-r<n>`."""
+    """The rollout of an attempt: attempts are named `<rollout>-<sequence>-<sha12>`, repeated ones `…-r<n>`."""
     named = _ATTEMPT.fullmatch(attempt)
     return named[1] if named else attempt
 
@@ -59,13 +59,11 @@ class Convergence:
 
     def _refresh(self) -> None:
         plans = tuple((name, item.metadata.generation) for name, item in self._view.deployments.items())
-        failed = tuple(
-            (name, item.metadata.generation)
-            for name, item in self._view.rollouts.items()
-            if item.status.phase is RolloutPhase.FAILED
+        stopped = tuple(
+            (name, item.metadata.generation) for name, item in self._view.rollouts.items() if gives_no_more(item)
         )
-        if plans + failed != self._plans:
-            self._plans = plans + failed
+        if plans + stopped != self._plans:
+            self._plans = plans + stopped
             self._dirty = dict.fromkeys(self._view.devices)
         for device in self._dirty:
             lack = self._lack(self._view.devices[device])
@@ -81,7 +79,7 @@ class Convergence:
         if not self._view.operator_running:
             yield "the operator to run"
         for rollout in self._view.rollouts.values():
-            if not _ended(rollout):
+            if not has_ended(rollout):
                 yield _unfinished(rollout)
         for deployment in self._view.deployments.values():
             wanted = sum(deployment.spec.selector.matches(labels) for labels in self._labels.values())
@@ -125,9 +123,9 @@ class Convergence:
         return None
 
     def _never_granted(self, device: DeviceView, desired: DesiredAgent) -> bool:
-        """A rollout that failed gives out no more slots: who was waiting for one stays as it is."""
+        """A rollout that was stopped gives out no more slots: who was waiting for one stays as it is."""
         rollout = self._view.rollouts.get(rollout_of(desired.attempt))
-        if rollout is None or rollout.status.phase is not RolloutPhase.FAILED:
+        if rollout is None or not gives_no_more(rollout):
             return False
         report = device.upgrade
         if report is None or report.attempt != desired.attempt:
@@ -156,6 +154,24 @@ def _unfinished(rollout: AgentRollout) -> str:
     return f"rollout {rollout.name} to end: {status.phase}, {status.upgraded} of {status.total} upgraded"
 
 
-def _ended(rollout: AgentRollout) -> bool:
-    current = rollout.status.observed_generation == rollout.metadata.generation
-    return current and rollout.status.phase in (RolloutPhase.COMPLETE, RolloutPhase.FAILED)
+def gives_no_more(rollout: AgentRollout) -> bool:
+    """Devices that wait for a slot of it may wait for ever: it was stopped, by itself or by a person."""
+    return rollout.status.phase in _STOPPED
+
+
+_STOPPED = (
+    RolloutPhase.FAILED,
+    RolloutPhase.HALTED,
+    RolloutPhase.ROLLED_BACK,
+    RolloutPhase.ABORTED,
+    RolloutPhase.PAUSED,
+    RolloutPhase.REFUSED,
+)
+
+
+def has_ended(rollout: AgentRollout) -> bool:
+    """It is over, or stands still because a person wants it to."""
+    status = rollout.status
+    paused = rollout.spec.run is RunState.PAUSED and status.phase is RolloutPhase.PAUSED
+    current = status.observed_generation == rollout.metadata.generation
+    return current and (paused or status.phase in ENDED)

@@ -22,10 +22,9 @@ from fleet.contracts.objects import (
     DevicePhase,
     DeviceStatus,
     Object,
-    RolloutStatus,
+    RolloutPhase,
 )
 from fleet.contracts.records import (
-    Artefact,
     DeferredUpgrade,
     DesiredAgent,
     LockDenied,
@@ -59,16 +58,9 @@ from fleet.operator.fleet_state import READ_BUCKETS, DeviceView, FleetState, Pro
 from fleet.operator.handover import Asking, Ended, Holding, NoAttempt, Overdue
 from fleet.operator.placement import Placement
 from fleet.operator.ports import OperatorTimings
-from fleet.operator.rollout import (
-    Judgement,
-    Member,
-    Plan,
-    Standing,
-    is_accepted,
-    is_missing,
-    retry_number,
-    status_of,
-)
+from fleet.operator.rollout import Plan, Rollout, is_accepted
+from fleet.operator.rollout_status import Look, accepted, needs_time, next_status
+from fleet.operator.standing import Judgement, Standing, is_missing, retry_number
 
 KINDS = (Device, Deployment, AgentRollout)
 """The kinds the operator reads."""
@@ -129,7 +121,7 @@ class Brain:
                 self._ticked(event)
             case _:
                 assert_never(event)
-        return self._instructions(event.at)
+        return self._instructions()
 
     def entry(self, event: EntrySeen) -> list[Instruction]:
         """Take one entry in. Costs the same for any fleet when it is a heartbeat that says nothing new."""
@@ -146,7 +138,7 @@ class Brain:
             seen = changed.slots[Slot(entry.key[-1])]
             handover.count(changed, seen, event.at, self.stale_after)
         self._look_at(changed, event.at, place=entry.bucket is Bucket.DESIRED)
-        return self._instructions(event.at)
+        return self._instructions()
 
     def _bucket_read(self, event: BucketRead) -> None:
         news = self.state.fold_all(event.bucket, event.entries, event.seen, event.at)
@@ -212,8 +204,7 @@ class Brain:
                 self._reconcile(view, event.at)
         for device in list(self._timed):
             self._reconcile(self.state.devices[device], event.at)
-        self._wake(event.at)
-        self._write_statuses()
+        self._write_statuses(event.at)
 
     # --- objects
 
@@ -304,20 +295,26 @@ class Brain:
     # --- rollouts
 
     def _accept_all(self) -> None:
-        for item in sorted(self._rollouts.values(), key=lambda item: item.name):
-            self._accept(item)
+        """Whatever has its place keeps it; then the changed ones in their old order, then the new ones by name."""
+        self._sequence = max([self._sequence, *(_sequence_in(view) for view in self.state.devices.values())])
+        for item in self._rollouts.values():
             if is_accepted(item):
                 self.plan.put(item)
+        for item in sorted(self._rollouts.values(), key=lambda item: (item.status.sequence or _LAST, item.name)):
+            self._accept(item)
 
     def _accept(self, item: AgentRollout) -> None:
         """Give a new spec its place in the order of rollouts. It is acted upon once that is stored."""
         place = (item.kind_name, str(item.name))
         if is_accepted(item) or place in self._statuses or item.name in self._unreadable_rollouts:
             return
-        self._sequence += 1
-        status = RolloutStatus(observed_generation=item.metadata.generation, sequence=self._sequence)
+        refusal = self.plan.refusal(item, self.state.devices.values())
+        status = accepted(item, self._sequence + 1, refusal)
+        self._sequence = max(self._sequence, status.sequence)
         self._statuses[place] = None
-        self._out.append(WriteStatus(item.changed(status=status)))
+        proposed = item.changed(status=status)
+        self.plan.claim(proposed)
+        self._out.append(WriteStatus(proposed))
 
     def _assign_all(self, at: Instant) -> None:
         for view in self.state.devices.values():
@@ -325,14 +322,6 @@ class Brain:
         for view in list(self.state.devices.values()):
             self._reconcile(view, at)
         self._place_all()
-
-    def _wake(self, at: Instant) -> None:
-        """Let the next groups begin whose turn has come."""
-        woken = self.plan.advance()
-        while woken:
-            for device in woken:
-                self._reconcile(self.state.devices[device], at)
-            woken = self.plan.advance()
 
     # --- workloads
 
@@ -369,7 +358,7 @@ class Brain:
         progress = handover.progress(view, wall, self._timings.lease)
         deferred = isinstance(progress, Ended) and isinstance(progress.status, DeferredUpgrade)
         view.deferred_at = (view.deferred_at or at) if deferred else None
-        judgement = self.plan.judge(view, at, wall)
+        judgement = self.plan.judge(view, wall)
         if not view.unreadable:
             self._desire(view, progress, judgement, at)
             self._stop(view, at)
@@ -414,25 +403,26 @@ class Brain:
         self, view: DeviceView, progress: handover.Progress, judgement: Judgement, at: Instant
     ) -> DesiredAgent | None:
         """What its rollout asks of a device that holds no slot."""
-        member = self.plan.member(view.device)
-        artefact = _artefact_for(view, member)
-        if member is None or artefact is None:
+        order, current = self.plan.order(view), view.desired
+        if order is None:
             return None
-        first, current, standing = member.rollout.attempt(artefact), view.desired, judgement.standing
+        artefact, first = order.goal.artefact, order.goal.first
         number = retry_number(handover.attempt_of(view), first)
         if number is None:
-            if isinstance(progress, Holding) or not member.open or self._belongs_to_unreadable(view):
+            if isinstance(progress, Holding) or self._belongs_to_unreadable(view):
                 return None
-            runs_it = standing is Standing.UPGRADED
+            if order.leaving is not None and view.release != order.leaving:
+                return None
+            runs_it = judgement.standing is Standing.UPGRADED
             if runs_it and (view.agent.untouched or (current and current.artefact.release == artefact.release)):
                 return None
-            return DesiredAgent(device=view.device, attempt=first, artefact=artefact)
+            return DesiredAgent(device=view.device, attempt=first, artefact=artefact, lift_quarantine=order.lift)
         if self._retry_is_due(view, number, at):
             number += 1
         attempt = AttemptId(f"{first}-r{number}") if number else first
         if current is not None and current.attempt == attempt:
             return current
-        return DesiredAgent(device=view.device, attempt=attempt, artefact=artefact)
+        return DesiredAgent(device=view.device, attempt=attempt, artefact=artefact, lift_quarantine=order.lift)
 
     def _retry_is_due(self, view: DeviceView, number: int, at: Instant) -> bool:
         waited = view.deferred_at is not None and at - view.deferred_at >= self._timings.deferred_retry
@@ -461,7 +451,7 @@ class Brain:
         that is granted. So an operator that is killed in between never gives more slots than there are.
         """
         answer = self._lock(request, at)
-        return LockReply(answer=answer), self._instructions(at)
+        return LockReply(answer=answer), self._instructions()
 
     def _lock(self, request: LockRequest, at: Instant) -> LockGranted | LockDenied:
         timings = self._timings
@@ -487,19 +477,23 @@ class Brain:
                 return LockDenied(reason="the lease of the attempt is over", retry_after=timings.lock_retry)
 
     def _ask(self, view: DeviceView, at: Instant, wall: Instant) -> LockDenied:
-        member = self.plan.member(view.device)
-        artefact = _artefact_for(view, member)
-        ours = (
-            member is not None
-            and artefact is not None
-            and retry_number(handover.attempt_of(view), member.rollout.attempt(artefact)) is not None
-        )
-        reason = self.plan.room(view.device) if ours else "no rollout asks for this attempt any more"
+        reason = self._objection(view, wall)
         if reason is not None:
             return LockDenied(reason=reason, retry_after=self._timings.lock_retry)
         view.granting = wall
         self._reconcile(view, at)
         return LockDenied(reason="the slot is being recorded", retry_after=self._timings.retry)
+
+    def _objection(self, view: DeviceView, wall: Instant) -> str | None:
+        """Why a device gets no slot now."""
+        member, order = self.plan.member(view.device), self.plan.order(view)
+        newest = None if member is None else self._rollouts.get(member.rollout.object.name)
+        if newest is not None and not is_accepted(newest):
+            return f"rollout {newest.name} has been changed"
+        reason = self.plan.room(view.device, wall)
+        if reason is None and (order is None or retry_number(handover.attempt_of(view), order.goal.first) is None):
+            return "no rollout asks for this attempt any more"
+        return reason
 
     # --- statuses
 
@@ -512,16 +506,27 @@ class Brain:
         release = view.release if view.release is not None else device.status.release
         self._write_status(device, DeviceStatus(phase=phase, release=release, since=since))
 
-    def _write_statuses(self) -> None:
+    def _write_statuses(self, at: Instant) -> None:
         """Rollouts and deployments are written at ticks only: one write for many devices."""
+        look = Look(self.state.devices, Instant(at + self._wall_offset), self._timings)
         for rollout in list(self.plan.rollouts.values()):
-            item = self._rollouts.get(rollout.object.name)
-            if rollout.dirty and item is not None and is_accepted(item) and item.name not in self._unreadable_rollouts:
-                rollout.dirty = not self._write_status(item, status_of(rollout))
+            if rollout.dirty or needs_time(rollout):
+                rollout.dirty = not self._write_rollout_status(rollout, look)
         for name in list(self.placement.dirty):
             item_ = self.placement.deployments[name]
             if self._write_status(item_, self.placement.status(name, self.state.devices.values())):
                 self.placement.dirty.pop(name)
+
+    def _write_rollout_status(self, rollout: Rollout, look: Look) -> bool:
+        item = self._rollouts.get(rollout.object.name)
+        if item is None or not is_accepted(item) or item.name in self._unreadable_rollouts:
+            return False
+        refused = item.status.phase is RolloutPhase.REFUSED
+        refusal = self.plan.refusal(item, self.state.devices.values()) if refused else None
+        status = next_status(rollout, look, refusal)
+        if refused and refusal is None:
+            self.plan.claim(item.changed(status=status))
+        return self._write_status(item, status)
 
     def _write_status(self, item: Device | Deployment | AgentRollout, status: object) -> bool:
         """Ask for a status unless it stands; False while an earlier write is under way."""
@@ -558,20 +563,23 @@ class Brain:
     def _say(self, text: str) -> None:
         self._out.append(Report(text))
 
-    def _instructions(self, at: Instant) -> list[Instruction]:
-        if self.ready:
-            self._wake(at)
+    def _instructions(self) -> list[Instruction]:
         out, self._out = self._out, []
         return out
 
 
 _VERSIONS_KEPT = 4
+_SHORT = 12
 
 
-def _artefact_for(view: DeviceView, member: Member | None) -> Artefact | None:
-    if member is None or view.info is None:
-        return None
-    return member.rollout.artefact(view.info.architecture)
+_LAST = 2**62
+
+
+def _sequence_in(view: DeviceView) -> int:
+    """The number of the beginning that a device's attempt belongs to: the rollout may have been deleted since."""
+    attempt = handover.attempt_of(view)
+    parts = [] if attempt is None else attempt.split("-")
+    return max((int(part) for part in parts[-3:] if part.isdecimal() and len(part) < _SHORT), default=0)
 
 
 def _phase(view: DeviceView, device: Device) -> DevicePhase:

@@ -46,6 +46,9 @@ class OperatorTimings:
     """A deferred attempt is made again after this …"""
     deferred_retries: int = 3
     """… and at most this often."""
+    patience: Duration = Duration.minutes(30)
+    """A group whose devices are done, but not healthy for its whole soak, is waited for this much longer than the soak.
+    Then its ailing devices count as failed. A group of which every device is away is waited for this long, too."""
     tick: Duration = Duration.seconds(10)
     """How often time alone is looked at: staleness, leases, repeated stops."""
     request: Duration = Duration.seconds(5)

@@ -1,10 +1,11 @@
-"""The rollouts: which device follows which, whose turn it is, who gets an upgrade slot, and how far they are.
+"""The rollouts: which device follows which, what is asked of it, and who gets an upgrade slot. Pure.
 
-Rules that are decided here:
-- A device that several rollouts select follows the one whose spec was accepted last; the others name it.
+Rules that are decided here (how a rollout moves on is `fleet.operator.rollout_status`):
+- A device that several rollouts select follows the one among them that has not ended; of several such, the one that
+  began first; where all have ended, the one that began last. The others name it. (A rollout that would begin beside
+  another one on the same device is refused, so several happen only when devices are relabelled on the way.)
 - A device that several groups of its rollout select belongs to the first of them.
-- Groups go in order. The next one opens when every device of the ones before is upgraded, failed or passed over;
-  but not after a group in which devices failed and none was upgraded. An opened group stays open.
+- What is stored in the rollout's status decides: a group is open, a rollout halted, because it stands there.
 - A device is unavailable while its attempt holds a slot, and while it is stale. One that has been stale for long is
   passed over: it neither blocks anything nor counts, and is upgraded when it comes back.
 
@@ -15,39 +16,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from enum import Enum
-from typing import assert_never
 
-from fleet.contracts.ids import Architecture, AttemptId, DeviceId, ObjectName
-from fleet.contracts.objects import AgentRollout, RolloutGroup, RolloutPhase, RolloutSpec, RolloutStatus
-from fleet.contracts.records import Artefact, DeferredUpgrade, RefusedUpgrade, RolledBack, Succeeded
+from fleet.contracts.ids import Architecture, AttemptId, DeviceId, ObjectName, Release
+from fleet.contracts.objects import (
+    ENDED,
+    AgentRollout,
+    GroupPhase,
+    RollBackGroup,
+    RolloutGroup,
+    RolloutPhase,
+    RolloutSpec,
+)
+from fleet.contracts.records import Artefact
 from fleet.contracts.time import Instant
 from fleet.operator.fleet_state import DeviceView
-from fleet.operator.handover import Asking, Ended, Holding, NoAttempt, Overdue, attempt_of, progress
+from fleet.operator.handover import Holding, progress
 from fleet.operator.ports import OperatorTimings
+from fleet.operator.standing import Goal, Judgement, Standing, is_missing, judge, judge_return, not_yet
 
+_GIVING = (RolloutPhase.PENDING, RolloutPhase.PROGRESSING, RolloutPhase.COMPLETE, RolloutPhase.FAILED)
+"""Phases in which devices may be upgraded: also after the end, for those that were away."""
+_RETURNING = (RolloutPhase.ROLLING_BACK, RolloutPhase.ROLLED_BACK)
+_OPEN = (GroupPhase.OPEN, GroupPhase.SOAKING, GroupPhase.PASSED)
 _EXAMPLES = 3
-
-
-class Standing(Enum):
-    """Where one device is in its rollout."""
-
-    WAITING = "waiting"
-    UNDERWAY = "under way"
-    UPGRADED = "upgraded"
-    FAILED = "failed"
-    PASSED_OVER = "offline"
-
-
-_FINISHED = (Standing.UPGRADED, Standing.FAILED, Standing.PASSED_OVER)
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """A device's standing, with the reason for people."""
-
-    standing: Standing
-    reason: str = ""
 
 
 @dataclass(slots=True)
@@ -94,24 +85,47 @@ class Group:
 
 @dataclass(slots=True)
 class Rollout:
-    """An accepted rollout."""
+    """An accepted rollout. Its object's status is what is stored, and so what is acted upon."""
 
     object: AgentRollout
     groups: list[Group]
-    opened: int = 0
-    """Index of the last group whose turn has come."""
     elsewhere: dict[DeviceId, ObjectName] = field(default_factory=dict)
-    """Devices it selects that follow a later rollout."""
+    """Devices it selects that follow another rollout."""
     dirty: bool = True
 
-    def artefact(self, architecture: Architecture) -> Artefact | None:
-        """The artefact for a machine."""
-        return next((item for item in self.object.spec.artefacts if item.architecture is architecture), None)
+    @property
+    def phase(self) -> RolloutPhase:
+        """As stored."""
+        return self.object.status.phase
 
-    def attempt(self, artefact: Artefact) -> AttemptId:
-        """The id of the first attempt of each device."""
-        metadata = self.object.metadata
-        return AttemptId(f"{metadata.name}-{metadata.generation}-{artefact.release.sha256.short}")
+    def group_phase(self, index: int) -> GroupPhase:
+        """As stored."""
+        groups = self.object.status.groups
+        return groups[index].phase if index < len(groups) else GroupPhase.WAITING
+
+    def goal(self, architecture: Architecture) -> Goal | None:
+        """The new release, for a machine."""
+        return self._goal(self.object.spec.artefacts, architecture)
+
+    def way_back(self, architecture: Architecture) -> Goal | None:
+        """The release that a halted group is rolled back to, for a machine."""
+        on_halt = self.object.spec.on_halt
+        return self._goal(on_halt.artefacts, architecture) if isinstance(on_halt, RollBackGroup) else None
+
+    def _goal(self, artefacts: tuple[Artefact, ...], architecture: Architecture) -> Goal | None:
+        artefact = next((item for item in artefacts if item.architecture is architecture), None)
+        if artefact is None:
+            return None
+        item, sha256 = self.object, artefact.release.sha256
+        return Goal(artefact, AttemptId(f"{item.name}-{item.status.sequence}-{sha256.short}"))
+
+    def excess(self, index: int) -> int | None:
+        """How many devices of a group may fail, when more of them have; None when they have not."""
+        group, max_failed = self.groups[index], self.object.spec.max_failed
+        if max_failed is None:
+            return None
+        limit = max_failed.limit(len(group.members))
+        return limit if group.tally[Standing.FAILED] > limit else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +143,22 @@ class Member:
     @property
     def open(self) -> bool:
         """Whether the group's turn has come."""
-        return self.index <= self.rollout.opened
+        return self.rollout.group_phase(self.index) in _OPEN
+
+    @property
+    def returning(self) -> bool:
+        """Whether the group was halted and is rolled back."""
+        halted = self.rollout.group_phase(self.index) is GroupPhase.HALTED
+        return halted and self.rollout.phase in _RETURNING
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a rollout asks of a device. `leaving`: only if it runs this release; `lift`: although quarantined."""
+
+    goal: Goal
+    leaving: Release | None = None
+    lift: bool = False
 
 
 def is_accepted(rollout: AgentRollout) -> bool:
@@ -139,12 +168,22 @@ def is_accepted(rollout: AgentRollout) -> bool:
 
 def objection(spec: RolloutSpec) -> str | None:
     """Why a spec cannot be carried out, or None."""
-    versions = sorted({artefact.release.version for artefact in spec.artefacts})
-    machines = [artefact.architecture for artefact in spec.artefacts]
-    if len(versions) > 1:
-        return f"the artefacts are of several versions: {', '.join(versions)}"
-    if len(set(machines)) < len(machines):
-        return "there are two artefacts for one architecture"
+    sets = [spec.artefacts]
+    if isinstance(spec.on_halt, RollBackGroup):
+        sets.append(spec.on_halt.artefacts)
+        releases = {artefact.release for artefact in spec.artefacts}
+        if any(artefact.release in releases for artefact in spec.on_halt.artefacts):
+            return "it would roll back to the very release that it brings"
+    for artefacts in sets:
+        versions = sorted({artefact.release.version for artefact in artefacts})
+        machines = [artefact.architecture for artefact in artefacts]
+        if len(versions) > 1:
+            return f"the artefacts are of several versions: {', '.join(versions)}"
+        if len(set(machines)) < len(machines):
+            return "there are two artefacts for one architecture"
+    names = [group.name for group in spec.groups]
+    if len(set(names)) < len(names):
+        return "there are two groups of one name"
     return None
 
 
@@ -154,6 +193,7 @@ class Plan:
     def __init__(self, timings: OperatorTimings) -> None:
         self.rollouts: dict[ObjectName, Rollout] = {}
         self._members: dict[DeviceId, Member] = {}
+        self._claims: dict[ObjectName, AgentRollout] = {}
         self._timings = timings
 
     def member(self, device: DeviceId) -> Member | None:
@@ -161,20 +201,22 @@ class Plan:
         return self._members.get(device)
 
     def put(self, item: AgentRollout) -> bool:
-        """Take an accepted rollout in; answers whether devices have to be assigned again."""
+        """Take an accepted rollout in; answers whether devices have to be assigned and looked at again."""
+        self._claims.pop(item.name, None)
         known = self.rollouts.get(item.name)
         if known is not None and _asks_the_same(known.object, item):
+            moved = _acted_upon(known.object) != _acted_upon(item)
             known.object = item
-            return False
+            return moved
         if known is not None:
             self.drop(item.name)
         self.rollouts[item.name] = Rollout(item, [Group(spec) for spec in item.spec.groups])
-        newest_first = sorted(self.rollouts.values(), key=_order, reverse=True)
-        self.rollouts = {rollout.object.name: rollout for rollout in newest_first}
+        self.rollouts = {rollout.object.name: rollout for rollout in sorted(self.rollouts.values(), key=_order)}
         return True
 
     def drop(self, name: ObjectName) -> bool:
         """Forget a rollout; answers whether devices have to be assigned again."""
+        self._claims.pop(name, None)
         gone = self.rollouts.pop(name, None)
         if gone is None:
             return False
@@ -184,15 +226,20 @@ class Plan:
 
     def assign(self, view: DeviceView) -> None:
         """Find the rollout and group a device belongs to."""
-        chosen: Member | None = None
-        for rollout in self.rollouts.values():
-            index = _group_of(rollout, view)
-            if index is None or chosen is not None:
-                _note_elsewhere(rollout, view.device, None if index is None else chosen)
-                continue
-            chosen = Member(rollout, index)
-            _note_elsewhere(rollout, view.device, None)
+        found = {name: index for name, item in self.rollouts.items() if (index := _group_of(item, view)) is not None}
+        name = self._followed([self.rollouts[name] for name in found])
+        chosen = None if name is None else Member(self.rollouts[name], found[name])
+        for other, rollout in self.rollouts.items():
+            _note_elsewhere(rollout, view.device, name if other in found and other != name else None)
         self._move(view.device, chosen)
+
+    def _followed(self, selecting: list[Rollout]) -> ObjectName | None:
+        """Which of the rollouts that select a device, in the order in which they began, it follows."""
+        owners = [rollout for rollout in selecting if rollout.object.status.groups]
+        active = [rollout for rollout in owners if _is_active(rollout.object)]
+        if active:
+            return active[0].object.name
+        return owners[-1].object.name if owners else None
 
     def _move(self, device: DeviceId, chosen: Member | None) -> None:
         before = self._members.get(device)
@@ -204,35 +251,82 @@ class Plan:
             self._members[device] = chosen
             chosen.rollout.dirty = True
 
-    def judge(self, view: DeviceView, at: Instant, wall: Instant) -> Judgement | None:
+    # --- two rollouts on one device
+
+    def claim(self, item: AgentRollout) -> None:
+        """A status that lets a rollout go on is being stored: another one is refused beside it from now on."""
+        self._claims[item.name] = item
+
+    def refusal(self, item: AgentRollout, views: Iterable[DeviceView]) -> str | None:
+        """Why a rollout may not begin: it names devices of another one that has not ended. None: it may."""
+        standing = {name: rollout.object for name, rollout in self.rollouts.items()} | self._claims
+        others = [other for name, other in standing.items() if name != item.name and _is_active(other)]
+        known = list(views)
+        for other in others:
+            shared = sorted(v.device for v in known if _index_in(item.spec, v) is not None and _selects(other, v))
+            if shared:
+                text = f"refused: rollout {other.name} has not ended and names {some(shared)} too"
+                return f"{text}; this one begins when that one has ended, or was aborted or deleted"
+        return None
+
+    # --- devices
+
+    def judge(self, view: DeviceView, wall: Instant) -> Judgement | None:
         """Look at a device again and keep the counts of its group; None when no rollout wants it."""
         member = self._members.get(view.device)
         if member is None:
             return None
-        judgement = judge(view, member, wall, self._timings)
+        judgement = self._judged(view, member, wall)
         unavailable = judgement.standing is Standing.UNDERWAY or is_missing(view, wall, self._timings)
         if member.group.judge(view.device, judgement, unavailable):
             member.rollout.dirty = True
         return judgement
 
-    def advance(self) -> list[DeviceId]:
-        """Open the groups whose turn has come; answers their devices."""
-        woken: list[DeviceId] = []
-        for rollout in self.rollouts.values():
-            while rollout.opened < len(rollout.groups) - 1 and _turns(rollout.groups[rollout.opened]):
-                rollout.opened += 1
-                rollout.dirty = True
-                woken.extend(rollout.groups[rollout.opened].members)
-        return woken
+    def _judged(self, view: DeviceView, member: Member, wall: Instant) -> Judgement:
+        if isinstance(progress(view, wall, self._timings.lease), Holding):
+            return Judgement(Standing.UNDERWAY)
+        if view.info is None:
+            return not_yet(view, wall, self._timings)
+        architecture = view.info.architecture
+        goal = member.rollout.goal(architecture)
+        if goal is None:
+            return Judgement(Standing.FAILED, f"there is no artefact for {architecture}")
+        if member.returning:
+            return judge_return(view, goal, member.rollout.way_back(architecture), wall, self._timings)
+        return judge(view, goal, wall, self._timings)
 
-    def room(self, device: DeviceId) -> str | None:
+    def order(self, view: DeviceView) -> Order | None:
+        """What its rollout asks of a device now, or None when it asks nothing."""
+        member = self._members.get(view.device)
+        if member is None or view.info is None:
+            return None
+        rollout = member.rollout
+        goal = rollout.goal(view.info.architecture)
+        if goal is None:
+            return None
+        if member.returning:
+            back = rollout.way_back(view.info.architecture)
+            return None if back is None else Order(back, leaving=goal.artefact.release)
+        if member.open and rollout.phase in _GIVING:
+            return Order(goal, lift=rollout.object.status.lifts)
+        return None
+
+    def room(self, device: DeviceId, wall: Instant) -> str | None:
         """None when the device may have an upgrade slot now, else the reason why not."""
         member = self._members.get(device)
         if member is None:
             return "no rollout asks for it"
-        group = member.group
-        if not member.open:
-            return f"the turn of group {group.spec.name} has not come"
+        rollout, group = member.rollout, member.group
+        if not member.returning:
+            if rollout.phase not in _GIVING:
+                return f"rollout {rollout.object.name} is {rollout.phase}"
+            if not member.open:
+                return f"the turn of group {group.spec.name} has not come"
+            if rollout.phase not in ENDED and any(rollout.excess(i) is not None for i in range(len(rollout.groups))):
+                return f"rollout {rollout.object.name} is being halted"
+        windows = rollout.object.spec.windows
+        if windows is not None and not windows.is_open(wall):
+            return f"outside the maintenance windows of rollout {rollout.object.name}"
         others = len(group.unavailable) - (device in group.unavailable)
         limit = group.spec.max_unavailable.limit(len(group.members))
         if others >= limit:
@@ -240,173 +334,51 @@ class Plan:
         return None
 
 
+def some(items: Iterable[str]) -> str:
+    """A few of many, for people."""
+    shown = list(items)
+    return ", ".join(shown[:_EXAMPLES]) + (", …" if len(shown) > _EXAMPLES else "")
+
+
+def _is_active(item: AgentRollout) -> bool:
+    """It has begun, or may begin at any time, and has not ended."""
+    return item.status.phase not in ENDED and item.status.phase is not RolloutPhase.REFUSED
+
+
 def _asks_the_same(one: AgentRollout, other: AgentRollout) -> bool:
     place = (one.metadata.generation, one.status.sequence)
     return place == (other.metadata.generation, other.status.sequence) and one.spec == other.spec
+
+
+def _acted_upon(item: AgentRollout) -> tuple[object, ...]:
+    """What of a status decides anything about devices."""
+    return item.status.phase, tuple(group.phase for group in item.status.groups)
 
 
 def _order(rollout: Rollout) -> tuple[int, str]:
     return rollout.object.status.sequence, rollout.object.name
 
 
-def _group_of(rollout: Rollout, view: DeviceView) -> int | None:
-    if view.object is None or objection(rollout.object.spec) is not None:
+def _index_in(spec: RolloutSpec, view: DeviceView) -> int | None:
+    """The group of a spec that a device belongs to."""
+    if view.object is None or objection(spec) is not None:
         return None
     labels = view.object.metadata.labels
-    return next((i for i, group in enumerate(rollout.groups) if group.spec.selector.matches(labels)), None)
+    return next((i for i, group in enumerate(spec.groups) if group.selector.matches(labels)), None)
 
 
-def _note_elsewhere(rollout: Rollout, device: DeviceId, chosen: Member | None) -> None:
-    if chosen is not None:
-        if rollout.elsewhere.get(device) != chosen.rollout.object.name:
-            rollout.elsewhere[device] = chosen.rollout.object.name
+def _group_of(rollout: Rollout, view: DeviceView) -> int | None:
+    return _index_in(rollout.object.spec, view)
+
+
+def _selects(item: AgentRollout, view: DeviceView) -> bool:
+    return _index_in(item.spec, view) is not None
+
+
+def _note_elsewhere(rollout: Rollout, device: DeviceId, name: ObjectName | None) -> None:
+    if name is not None:
+        if rollout.elsewhere.get(device) != name:
+            rollout.elsewhere[device] = name
             rollout.dirty = True
     elif rollout.elsewhere.pop(device, None) is not None:
         rollout.dirty = True
-
-
-def _turns(group: Group) -> bool:
-    return group.finished and not group.lost
-
-
-# --- one device --------------------------------------------------------------------------------------
-
-
-def is_missing(view: DeviceView, wall: Instant, timings: OperatorTimings) -> bool:
-    """Stale, and not for so long that it is passed over."""
-    return not view.alive and not is_passed_over(view, wall, timings)
-
-
-def is_passed_over(view: DeviceView, wall: Instant, timings: OperatorTimings) -> bool:
-    """Stale for so long that the rollout goes on without it."""
-    return not view.alive and (view.offline_since is None or wall - view.offline_since >= timings.offline)
-
-
-def retry_number(attempt: AttemptId | None, first: AttemptId) -> int | None:
-    """Which repetition of the first attempt this is (0: the first itself); None when it is another one altogether."""
-    if attempt == first:
-        return 0
-    prefix = f"{first}-r"
-    if attempt is None or not attempt.startswith(prefix) or not attempt[len(prefix) :].isdecimal():
-        return None
-    return int(attempt[len(prefix) :])
-
-
-def judge(view: DeviceView, member: Member, wall: Instant, timings: OperatorTimings) -> Judgement:
-    """A device's standing in its rollout."""
-    now = progress(view, wall, timings.lease)
-    if isinstance(now, Holding):
-        return Judgement(Standing.UNDERWAY)
-    if view.info is None:
-        return _not_yet(view, wall, timings)
-    artefact = member.rollout.artefact(view.info.architecture)
-    if artefact is None:
-        return Judgement(Standing.FAILED, f"there is no artefact for {view.info.architecture}")
-    runs_it = view.release == artefact.release
-    number = retry_number(attempt_of(view), member.rollout.attempt(artefact))
-    if number is None:
-        return Judgement(Standing.UPGRADED) if runs_it else _not_yet(view, wall, timings)
-    match now:
-        case Ended(status=Succeeded()):
-            fell_back = view.fallen_back > 1
-            return Judgement(Standing.FAILED, "fell back after success") if fell_back else Judgement(Standing.UPGRADED)
-        case Ended(status=RolledBack() as status):
-            return Judgement(Standing.FAILED, f"rolled back in {status.phase}: {status.reason}")
-        case Ended(status=RefusedUpgrade() as status):
-            return Judgement(Standing.FAILED, f"refused in {status.phase}: {status.reason}")
-        case Ended(status=DeferredUpgrade() as status) if number >= timings.deferred_retries:
-            return Judgement(Standing.FAILED, f"deferred {number + 1} times in {status.phase}: {status.reason}")
-        case Overdue():
-            return Judgement(Standing.FAILED, f"no terminal status within {timings.lease}")
-        case NoAttempt() | Asking() | Ended():
-            return Judgement(Standing.UPGRADED) if runs_it else _not_yet(view, wall, timings)
-        case _:
-            assert_never(now)
-
-
-def _not_yet(view: DeviceView, wall: Instant, timings: OperatorTimings) -> Judgement:
-    return Judgement(Standing.PASSED_OVER if is_passed_over(view, wall, timings) else Standing.WAITING)
-
-
-# --- the status --------------------------------------------------------------------------------------
-
-
-def status_of(rollout: Rollout) -> RolloutStatus:
-    """The status as it shall be written now. A terminal phase stays for its generation; counts and message go on."""
-    before = rollout.object.status
-    total = sum(len(group.members) for group in rollout.groups)
-    phase = before.phase if before.phase in _TERMINAL_PHASES else _phase(rollout, total)
-    return RolloutStatus(
-        observed_generation=before.observed_generation,
-        sequence=before.sequence,
-        phase=phase,
-        total=total,
-        upgraded=_tally(rollout, Standing.UPGRADED),
-        failed=_tally(rollout, Standing.FAILED),
-        message=_message(rollout, total)[:1024],
-    )
-
-
-_TERMINAL_PHASES = (RolloutPhase.COMPLETE, RolloutPhase.FAILED)
-
-
-def _tally(rollout: Rollout, standing: Standing) -> int:
-    return sum(group.tally[standing] for group in rollout.groups)
-
-
-def _phase(rollout: Rollout, total: int) -> RolloutPhase:
-    if objection(rollout.object.spec) is not None:
-        return RolloutPhase.FAILED
-    if total == 0:
-        begun = rollout.object.status.phase is RolloutPhase.PROGRESSING
-        return RolloutPhase.FAILED if begun and rollout.elsewhere else RolloutPhase.PENDING
-    opened = rollout.groups[: rollout.opened + 1]
-    if not all(group.finished for group in opened):
-        return RolloutPhase.PROGRESSING
-    if _tally(rollout, Standing.FAILED) > 0:
-        ended = _is_last(rollout) or opened[-1].lost
-        return RolloutPhase.FAILED if ended else RolloutPhase.PROGRESSING
-    done = _is_last(rollout) and _tally(rollout, Standing.UPGRADED) > 0
-    return RolloutPhase.COMPLETE if done else RolloutPhase.PROGRESSING
-
-
-def _is_last(rollout: Rollout) -> bool:
-    return rollout.opened == len(rollout.groups) - 1
-
-
-def _message(rollout: Rollout, total: int) -> str:
-    refused = objection(rollout.object.spec)
-    if refused is not None:
-        return refused
-    parts = [_failures(rollout), _offline(rollout), _lost_to_others(rollout)]
-    if total == 0 and not rollout.elsewhere:
-        parts.append("no device is selected")
-    lost = next((group.spec.name for group in rollout.groups if group.lost), None)
-    if lost is not None and not _is_last(rollout):
-        parts.append(f"stopped after group {lost}, in which no device succeeded")
-    return "; ".join(part for part in parts if part)
-
-
-def _failures(rollout: Rollout) -> str:
-    failed = [f"{device} ({judged.reason})" for device, judged in _members(rollout, Standing.FAILED)]
-    return f"{len(failed)} failed: {_some(failed)}" if failed else ""
-
-
-def _offline(rollout: Rollout) -> str:
-    offline = [str(device) for device, _ in _members(rollout, Standing.PASSED_OVER)]
-    return f"{len(offline)} offline, to be upgraded when back: {_some(offline)}" if offline else ""
-
-
-def _lost_to_others(rollout: Rollout) -> str:
-    others = [f"{device} ({name})" for device, name in sorted(rollout.elsewhere.items())]
-    return f"{len(others)} follow a later rollout: {_some(others)}" if others else ""
-
-
-def _members(rollout: Rollout, standing: Standing) -> list[tuple[DeviceId, Judgement]]:
-    found = [pair for group in rollout.groups for pair in group.members.items() if pair[1].standing is standing]
-    return sorted(found, key=lambda pair: pair[0])
-
-
-def _some(items: Iterable[str]) -> str:
-    shown = list(items)
-    return ", ".join(shown[:_EXAMPLES]) + (", …" if len(shown) > _EXAMPLES else "")

@@ -1,10 +1,9 @@
-"""Every upgrade attempt that a device began reaches a terminal status, and so does every rollout."""
+"""Every upgrade attempt that a device began reaches a terminal status, and so does every rollout that is not paused."""
 
 from __future__ import annotations
 
-from fleet.contracts.objects import RolloutPhase
 from fleet.contracts.records import TERMINAL, UpgradePhase
-from harness.convergence import rollout_of
+from harness.convergence import gives_no_more, has_ended, rollout_of
 from harness.invariants.base import Invariant
 
 
@@ -19,10 +18,10 @@ class EveryAttemptTerminal(Invariant):
             if report is None or isinstance(report.status, TERMINAL):
                 continue
             rollout = self.ground.view.rollouts.get(rollout_of(report.attempt))
-            failed = rollout is not None and rollout.status.phase is RolloutPhase.FAILED
-            if report.status.phase is UpgradePhase.LOCKING and failed:
+            stopped = rollout is not None and gives_no_more(rollout)
+            if report.status.phase is UpgradePhase.LOCKING and stopped:
                 continue
             self.violated(f"attempt {report.attempt} of {device} is still {report.status.phase} at the end", device)
         for name, rollout in self.ground.view.rollouts.items():
-            if rollout.status.phase not in (RolloutPhase.COMPLETE, RolloutPhase.FAILED):
+            if not has_ended(rollout):
                 self.violated(f"rollout {name} is still {rollout.status.phase} at the end")

@@ -379,7 +379,7 @@ class ScriptedSession:
 
     async def _roll(self, item: AgentRollout) -> None:
         artefact = item.spec.artefacts[0].release
-        attempt = f"{item.name}-{item.metadata.generation}-{artefact.sha256.short}"
+        attempt = f"{item.name}-1-{artefact.sha256.short}"
         for index, device in enumerate(self.plan.devices, 1):
             await self.story.upgrade(device, attempt, artefact.version, self.clock.sleep)
             done = index == len(self.plan.devices)

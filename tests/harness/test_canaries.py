@@ -36,7 +36,7 @@ def test_an_operator_that_confirms_too_early(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_an_operator_that_gives_a_slot_to_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Plan, "room", lambda plan, device: None)
+    monkeypatch.setattr(Plan, "room", lambda plan, device, wall: None)
     verdict = run().verdict
     assert isinstance(verdict, Violated)
     assert verdict.rule == "rollout-limits"

@@ -27,7 +27,7 @@ from fleet.contracts.records import (
 )
 from fleet.contracts.time import Duration
 from fleet.operator.brain import Brain
-from fleet.operator.rollout import retry_number
+from fleet.operator.standing import retry_number
 from tests.fleet.operator.rollout_world import (
     BEAT,
     NEW,
@@ -413,7 +413,7 @@ def test_a_device_follows_the_rollout_accepted_last() -> None:
     world.rollout("aa", NEWER)
     world.hurry(20)
     assert [agent.release for agent in world.agents.values()] == [NEWER] * 2
-    assert "2 follow a later rollout: pi-0 (aa), pi-1 (aa)" in world.status("zz").status.message
+    assert "2 follow another rollout: pi-0 (aa), pi-1 (aa)" in world.status("zz").status.message
     world.start()
     world.hurry(20)
     assert [agent.release for agent in world.agents.values()] == [NEWER] * 2
