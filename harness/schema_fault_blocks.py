@@ -10,7 +10,6 @@ from pydantic import Field
 from fleet.contracts.errors import InvalidValue
 from fleet.contracts.ids import DeploymentName
 from fleet.contracts.layout import Bucket
-from fleet.contracts.time import Duration
 from harness.faults import OF_A_RELEASE, AgentFile, Damage, Direction
 from harness.schema_base import (
     TRIGGERING,
@@ -30,7 +29,6 @@ _Some = Annotated[Length, Field(gt=0)]
 """A length that is not zero."""
 Replica = Literal["leader", "standby"] | Annotated[int, Field(ge=0)]
 """An operator replica by its number, the one that leads, or the lowest number of those that do not."""
-_UP_TO_A_WEEK = Duration.minutes(7 * 24 * 60)
 
 
 class Fault(Triggered):
@@ -155,6 +153,12 @@ class RandomPowerCuts(OnDevices):
     count: Annotated[int, Field(ge=1, le=1000)]
     over: _Some
     down: _Some
+
+    def model_post_init(self, context: object) -> None:
+        """The cuts have room."""
+        super().model_post_init(context)
+        if self.down * self.count > self.over:
+            raise InvalidValue(f"{self.count} cuts of {self.down} take longer than {self.over}")
 
 
 class BrownOut(OnDevices):

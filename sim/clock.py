@@ -33,11 +33,26 @@ class SimClock:
         self._loop = loop
         self._kernel = loop.kernel
         self._booted = 0
+        self._drift = 0
+        self._drifts_since = 0
         self.offset = offset
 
     def wall(self) -> Instant:
         """See `Clock.wall`."""
+        if self._drift:
+            return Instant(_EPOCH + self._kernel.now + int(self.offset) + self._drifted())
         return Instant(_EPOCH + self._kernel.now + int(self.offset))
+
+    def drift(self, parts_per_million: int) -> None:
+        """From now on the time of day runs too fast by this much (negative: too slowly). 0: as fast as it should.
+
+        How far off it is by then stays. Monotonic time does not drift.
+        """
+        self.offset = Duration(int(self.offset) + self._drifted())
+        self._drift, self._drifts_since = parts_per_million, self._kernel.now
+
+    def _drifted(self) -> int:
+        return (self._kernel.now - self._drifts_since) * self._drift // 1_000_000
 
     def monotonic(self) -> Instant:
         """Nanoseconds since the machine was started, or since the world began if it never was."""

@@ -70,8 +70,8 @@ class Engine:
 
     def __init__(self, machine: Machine, registry: Registry) -> None:
         self.hooks = ContainerHooks()
-        self.available = True
-        """While this is False the engine answers nobody."""
+        self.silenced = 0
+        """How many reasons there are right now for it to answer nobody."""
         self.machine = machine
         self.registry = registry
         self._containers: dict[_Key, ContainerFact] = {}
@@ -208,5 +208,5 @@ class SimContainers:
     async def _ready(self) -> None:
         if not self._process.alive:
             await gone()
-        if not self._engine.available:
+        if self._engine.silenced:
             raise Unavailable("the container engine does not answer")

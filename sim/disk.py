@@ -5,18 +5,20 @@ itself, by the seeded stream: kept, lost or torn. Nothing orders un-synced thing
 what POSIX promises and all that an atomic write may rely on. Two things are given, as on every journalling
 file system: one name never shows a mixture, and a file that had a durable name and was only renamed is not lost.
 
-`DiskImage` is synchronous, for the boot guard and for whoever inspects; `SimDisk` is the `Disk` port of one process.
+`DiskImage` is synchronous, for the boot guard and for whoever inspects; `SimDisk` is the `Disk` port of one process. A
+card can be in `Trouble`: then what programs do with it takes time or fails, while whoever inspects sees it as it is.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import PurePosixPath
-from typing import Final, Never, ParamSpec, Protocol, TypeVar
+from typing import Concatenate, Final, Never, ParamSpec, Protocol, TypeVar
 
-from fleet.contracts.errors import Conflict, DiskFault, NoSpace, NotFound, Refused
+from fleet.contracts.errors import Conflict, DiskFault, FleetError, NoSpace, NotFound, Refused
 from fleet.contracts.ids import Sha256
 
 P = ParamSpec("P")
@@ -45,6 +47,22 @@ class Alive(Protocol):
     def alive(self) -> bool:
         """Whether its code may still run."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What is wrong with a card, for the programs that use it.
+
+    Args:
+        per_operation: nanoseconds that every operation takes. A change happens half-way through them: a program that is
+            killed before that has not made it.
+        per_byte: nanoseconds that reading a byte takes, hashing it included.
+        unreadable: files and folders that cannot be read, with all below them.
+    """
+
+    per_operation: int = 0
+    per_byte: int = 0
+    unreadable: tuple[PurePosixPath, ...] = ()
 
 
 class PowerLost(BaseException):
@@ -150,6 +168,8 @@ class DiskImage:
         """Changes asked for so far: what "cut the power at operation n" counts."""
         self.before_change: Callable[[str, PurePosixPath], bool] | None = None
         """Asked before each change with the operation's name and path; False: the power goes now, instead of it."""
+        self.trouble: Trouble | None = None
+        """For the programs that use the disk through `SimDisk` or `check_readable`."""
         self._root = _Folder()
         self._used = 0
         self._occupied = 0
@@ -366,6 +386,35 @@ class DiskImage:
         """Give back what `occupy` took."""
         self._occupied -= size
 
+    def check_readable(self, path: PurePosixPath) -> None:
+        """For programs that are about to read a file, a link or a folder. Raises: DiskFault."""
+        if self.trouble is None or not self.trouble.unreadable:
+            return
+        try:
+            led = self.resolve(path)
+        except FleetError:
+            led = path
+        for bad in self.trouble.unreadable:
+            if bad in (path, led, *path.parents, *led.parents):
+                raise DiskFault(f"{path}: input/output error")
+
+    def damage(self, path: PurePosixPath, data: bytes | None) -> None:
+        """Give a file other contents, or none and no name either (None), durably and behind everybody's back.
+
+        Raises: NotFound; Refused for what is not a file.
+        """
+        file = self._file(path)
+        place = self._place(path, follow=True)
+        if data is None:
+            place.folder.set(place.name, None)
+            place.folder.synced.pop(place.name, None)
+            place.folder.history.pop(place.name, None)
+            self._forget(file)
+        else:
+            self._resize(file, data)
+            file.sync()
+        self._notify(path)
+
     def sync_all(self) -> None:
         """Make everything durable, as after flashing a card and unmounting it."""
         self._root.sync()
@@ -575,7 +624,10 @@ def _settle_contents(file: _File, rng: Stream) -> None:
 
 
 class SimDisk:
-    """The `Disk` port of one virtual process. Takes no virtual time, never yields; a dead process changes nothing."""
+    """The `Disk` port of one virtual process. A dead process changes nothing.
+
+    Takes no virtual time and never yields, unless the card is in `Trouble`.
+    """
 
     __slots__ = ("_image", "_process")
 
@@ -585,7 +637,7 @@ class SimDisk:
 
     async def read(self, path: PurePosixPath, offset: int = 0, length: int | None = None) -> bytes:
         """See `Disk.read`."""
-        return await self._do(self._image.read, path, offset, length)
+        return await self._look(self._image.read, path, offset, length)
 
     async def write(self, path: PurePosixPath, data: bytes, offset: int = 0) -> None:
         """See `Disk.write`."""
@@ -617,7 +669,7 @@ class SimDisk:
 
     async def read_link(self, link: PurePosixPath) -> PurePosixPath:
         """See `Disk.read_link`."""
-        return await self._do(self._image.read_link, link)
+        return await self._look(self._image.read_link, link)
 
     async def unlink(self, path: PurePosixPath) -> None:
         """See `Disk.unlink`."""
@@ -633,7 +685,7 @@ class SimDisk:
 
     async def names(self, folder: PurePosixPath) -> tuple[str, ...]:
         """See `Disk.names`."""
-        return await self._do(self._image.names, folder)
+        return await self._look(self._image.names, folder)
 
     async def size(self, path: PurePosixPath) -> int:
         """See `Disk.size`."""
@@ -647,13 +699,54 @@ class SimDisk:
         """See `Disk.free`."""
         return await self._do(self._image.free)
 
+    async def _look(
+        self, act: Callable[Concatenate[PurePosixPath, P], T], path: PurePosixPath, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Read what can be damaged."""
+        trouble = self._image.trouble
+        if trouble is None:
+            return await self._do(act, path, *args, **kwargs)
+        await _pass(trouble.per_operation)
+        if self._process.alive:
+            self._image.check_readable(path)
+            found = act(path, *args, **kwargs)
+            if isinstance(found, bytes):
+                await _pass(trouble.per_byte * len(found))
+            if self._process.alive:
+                return found
+        return await gone()
+
     async def _do(self, act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        trouble = self._image.trouble
+        if trouble is not None:
+            await _pass(trouble.per_operation // 2)
         if self._process.alive:
             try:
-                return act(*args, **kwargs)
+                found = act(*args, **kwargs)
             except PowerLost:
-                pass  # This process died in the middle of the call.
+                return await gone()  # This process died in the middle of the call.
+            if trouble is not None:
+                await _pass(trouble.per_operation - trouble.per_operation // 2)
+            if self._process.alive:
+                return found
         return await gone()
+
+
+async def _pass(length: int) -> None:
+    """Let virtual time pass. Whoever is killed meanwhile does not come back."""
+    if length > 0:
+        loop = asyncio.get_running_loop()
+        over = loop.create_future()
+        timer = loop.call_later(length / 1e9, _settle_waiter, over)
+        try:
+            await over
+        finally:
+            timer.cancel()
+
+
+def _settle_waiter(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 async def gone() -> Never:

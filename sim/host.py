@@ -369,6 +369,8 @@ class Machine:
         self.up = False
         """Whether it has booted: between `boot` and this, nothing runs yet."""
         self.boots = 0
+        self.slowness = 1
+        """How many times as long everything takes that takes processor time."""
         self._streams = streams
         self._units = {slot: _Unit(self, slot) for slot in Slot}
         self._booting: Call | None = None
@@ -376,8 +378,8 @@ class Machine:
         self.boot_id = BootId("off")
 
     def draw(self, low: Duration, high: Duration) -> Duration:
-        """A length in [low, high] from this machine's own stream."""
-        return Duration(self._stream("host").randint(low, high))
+        """A length in [low, high] from this machine's own stream, times its slowness."""
+        return Duration(self._stream("host").randint(low, high) * self.slowness)
 
     @property
     def facts(self) -> HostFacts:
@@ -486,6 +488,7 @@ class SimPrograms:
             await gone()
         disk = self._machine.disk
         try:
+            disk.check_readable(program)
             contents = disk.read(program)
             if not disk.is_executable(program):
                 return NotStartable(f"{program} is not executable")

@@ -213,6 +213,39 @@ class PowerRestored(Event):
     device: DeviceId
 
 
+@dataclass(frozen=True, slots=True)
+class FileDamaged(Event):
+    """A declared fault is about to damage this file on a device's disk."""
+
+    device: DeviceId
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerCrashed(Event):
+    """A declared fault is about to end this container."""
+
+    device: DeviceId
+    deployment: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineMarks(Event):
+    """The sha256 of the releases that a device's disk condemns, sorted; recorded when the set changed."""
+
+    device: DeviceId
+    marks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignRead(Event):
+    """A client asked for what it has no permission to read. It was told nothing."""
+
+    client: str
+    subject: str
+
+
 E = TypeVar("E", bound=Event)
 
 

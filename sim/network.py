@@ -65,13 +65,26 @@ class Cut(StrEnum):
 class _Lane:
     """One direction of an uplink."""
 
-    __slots__ = ("bandwidth", "busy_until", "cuts")
+    __slots__ = ("bandwidth", "busy_until", "cuts", "throttles", "turn", "whole")
 
     def __init__(self, bandwidth: int) -> None:
-        self.bandwidth = bandwidth
+        self.bandwidth = self.whole = bandwidth
+        self.turn = _turn(bandwidth)
+        """Bytes of one turn of a bulk transfer."""
+        self.throttles: list[int] = []
+        """Bandwidths that it is held to: the least counts."""
         self.busy_until = 0
         self.cuts = 0
         """Partitions that cut it right now: they may overlap."""
+
+    def throttled(self) -> None:
+        """`throttles` has changed."""
+        self.bandwidth = min([self.whole, *self.throttles])
+        self.turn = _turn(self.bandwidth)
+
+
+def _turn(bandwidth: int) -> int:
+    return max(1, bandwidth * TURN // _SECOND)
 
 
 class _Uplink:
@@ -138,7 +151,11 @@ class Route:
     @property
     def turn(self) -> int | None:
         """The bytes that a bulk transfer may send in one turn; None when nothing limits it."""
-        return min((max(1, lane.bandwidth * TURN // _SECOND) for lane in self._lanes), default=None)
+        least = None
+        for lane in self._lanes:
+            if least is None or lane.turn < least:
+                least = lane.turn
+        return least
 
     def send(self, size: int, deliver: Callable[..., None], *args: object) -> bool:
         """Send `size` bytes. `deliver(*args)` is called, as the world's own code, when they have arrived.
@@ -232,6 +249,18 @@ class Network:
             _settle(waiter)
         self._changed(node)
 
+    def throttle(self, node: str, bandwidth: int) -> None:
+        """Hold a node's uplink to so many bytes per second each way, until `unthrottle`. Raises as `partition`."""
+        for lane in self._link(node).lanes(Cut.BOTH):
+            lane.throttles.append(bandwidth)
+            lane.throttled()
+
+    def unthrottle(self, node: str, bandwidth: int) -> None:
+        """End one `throttle`. Raises as `partition`."""
+        for lane in self._link(node).lanes(Cut.BOTH):
+            lane.throttles.remove(bandwidth)
+            lane.throttled()
+
     def is_cut(self, node: str) -> bool:
         """Whether a node's uplink is cut in any direction. Raises: NotFound."""
         uplink = self._uplink(node)
@@ -287,7 +316,7 @@ class _Turns:
     Callbacks, not a task that wakes for each turn: a large fleet that pulls its images takes nearly nothing but turns.
     """
 
-    __slots__ = ("_back", "_kernel", "_owner", "_there", "_timer", "_turn", "left", "over")
+    __slots__ = ("_back", "_kernel", "_owner", "_sending", "_there", "_timer", "left", "over")
 
     def __init__(self, kernel: Kernel, there: Route, back: Route, size: int) -> None:
         self.left = size
@@ -297,7 +326,7 @@ class _Turns:
         self._there = there
         self._back = back
         self._owner = OWNER.get()
-        self._turn = there.turn or size
+        self._sending = 0
         self._timer = self._begin()
 
     def cancel(self) -> None:
@@ -305,12 +334,13 @@ class _Turns:
         self._timer.cancel()
 
     def _begin(self) -> Call:
-        return self._kernel.at(self._there.occupy(min(self.left, self._turn)), self._ended)
+        self._sending = min(self.left, self._there.turn or self.left)
+        return self._kernel.at(self._there.occupy(self._sending), self._ended)
 
     def _ended(self) -> None:
         cut = self._there.is_cut
         if not cut:
-            self.left -= min(self.left, self._turn)
+            self.left -= self._sending
         if self._owner is not None and not self._owner.alive:
             return
         if cut or self.left == 0 or self._back.is_cut:

@@ -93,7 +93,8 @@ class SimSession:
         self._nats, self._objects, around = self._control_plane()
         self._operator = VirtualOperator(around, self._objects)
         self._devices = {device: VirtualDevice(around, device) for device in plan.devices}
-        self._faults = SimFaults(world, self._nats, self._operator, self._devices)
+        built = {version: item.release for version, item in self._releases.items()}
+        self._faults = SimFaults(around, self._operator, self._devices, built)
 
     @property
     def clock(self) -> Clock:

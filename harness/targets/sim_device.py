@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -13,37 +14,47 @@ from agent.loop import run_agent
 from agent.ports import AgentBoot, AgentConfig, AgentPorts
 from fleet.capabilities.containers import ContainerFact
 from fleet.capabilities.host import Exited
-from fleet.contracts.errors import FleetError, InvalidValue
-from fleet.contracts.ids import DeviceId, Release, Sha256, Slot, Version
+from fleet.contracts.errors import FleetError, InvalidValue, NotFound
+from fleet.contracts.ids import DeploymentName, DeviceId, Release, Sha256, Slot, Version
 from fleet.contracts.records import ReleaseManifest
 from fleet.contracts.time import Duration
+from harness.faults import AgentFile, Damage
 from harness.releases import Defect
 from harness.targets import sim_releases
+from harness.targets.device_files import damaged, places
+from harness.targets.sim_files import VirtualFiles
 from sim.artefacts import ArtefactServer, SimArtefacts
 from sim.clock import SimClock
 from sim.containers import Engine, Registry, SimContainers
-from sim.disk import DiskImage, SimDisk
+from sim.disk import DiskImage, PowerLost, SimDisk, Trouble, gone
 from sim.host import Machine, SimHostLock, SimPrograms, SimServices
 from sim.journal import (
     AgentEnded,
     AgentStarted,
+    ContainerCrashed,
     ContainerEnded,
     ContainerStarted,
     CurrentRelease,
+    FileDamaged,
     Journal,
     LockLeft,
     LockTaken,
     PowerCut,
     PowerRestored,
+    QuarantineMarks,
     ReleasesOnDisk,
 )
 from sim.nats import NatsServer, SimBus
 from sim.process import Process
 from sim.random import SimChance
+from sim.timekeeping import Timekeeper
 from sim.world import World
 
 _WATCHED = (paths.RELEASES, paths.CURRENT.parent)
 _MANIFEST = ".manifest.json"
+SHA256 = re.compile(r"[0-9a-f]{64}")
+_READS = 8
+"""About as many things the boot guard reads before it decides."""
 _SELF_TEST_TAKES = (Duration.seconds(2), Duration.seconds(6))
 
 
@@ -70,15 +81,14 @@ class VirtualDevice:
         self._journal = around.journal
         self._current: CurrentRelease | None = None
         self._on_disk: tuple[Release, ...] | None = None
+        self._marks: tuple[str, ...] = ()
         self._running: list[Slot] = []
-        self.machine = Machine(
-            around.world.loop,
-            around.world.streams,
-            device,
-            SimClock(around.world.loop),
-            self._unit_main,
-            self._run_program,
-        )
+        world = around.world
+        clock = SimClock(world.loop)
+        self.machine = Machine(world.loop, world.streams, device, clock, self._unit_main, self._run_program)
+        self.timekeeper = Timekeeper(world.kernel, world.streams, device, clock, self._reaches_the_network)
+        self.troubles: list[Trouble] = []
+        """What is wrong with the disk right now. Call `troubles_changed` after changing it."""
         self.engine = Engine(self.machine, around.registry)
         self._chance = SimChance(around.world.streams.stream(f"agent/{device}"))
         self._observe()
@@ -91,7 +101,40 @@ class VirtualDevice:
     def watch_disk(self) -> None:
         """From now on the disk is that of a device that was set up: record what it holds, and every change of that."""
         self.disk.on_names_changed(_WATCHED, self._inspect)
+        self.disk.on_names_changed((paths.QUARANTINE,), self._inspect_marks)
         self._inspect()
+
+    def troubles_changed(self) -> None:
+        """Make one trouble of all that is wrong with the disk."""
+        self.disk.trouble = (
+            None
+            if not self.troubles
+            else Trouble(
+                per_operation=max(trouble.per_operation for trouble in self.troubles),
+                per_byte=max(trouble.per_byte for trouble in self.troubles),
+                unreadable=tuple(path for trouble in self.troubles for path in trouble.unreadable),
+            )
+        )
+
+    def damage(self, file: AgentFile, how: Damage, release: Release | None) -> None:
+        """Damage files of the agent. Raises: NotFound when none is there, Refused for the current release's."""
+        current = None if self._current is None else self._current.release
+        there = [path for path in places(file, release, current) if self.disk.exists(path)]
+        if not there:
+            raise NotFound(f"{self.device} has no {file.value} to damage")
+        for path in there:
+            self._journal.record(FileDamaged(self._now(), self.device, str(path)))
+            self.disk.damage(path, damaged(self.disk.read(path), how))
+
+    def crash_container(self, deployment: DeploymentName, container: DeploymentName) -> None:
+        """End a container. Raises: NotFound when it does not run."""
+        if not self.engine.find((deployment, container)).running:
+            raise NotFound(f"container {deployment}/{container} does not run on {self.device}")
+        self._journal.record(ContainerCrashed(self._now(), self.device, deployment, container))
+        self.engine.end((deployment, container))
+
+    def _reaches_the_network(self) -> bool:
+        return not self._around.world.network.is_cut(self.machine.node)
 
     def _inspect(self) -> None:
         """Record where the current link leads and which releases are whole, where that has changed."""
@@ -104,10 +147,17 @@ class VirtualDevice:
             self._on_disk = on_disk
             self._journal.record(ReleasesOnDisk(self._now(), self.device, on_disk))
 
+    def _inspect_marks(self) -> None:
+        """Record which releases are condemned on the disk, where that has changed."""
+        marks = tuple(name for name in self.disk.names(paths.QUARANTINE) if SHA256.fullmatch(name))
+        if marks != self._marks:
+            self._marks = marks
+            self._journal.record(QuarantineMarks(self._now(), self.device, marks))
+
     # --- what runs on it ---------------------------------------------------------------------------------
 
     async def _unit_main(self, machine: Machine, slot: Slot, process: Process) -> int:
-        choice = launcher.choose(_Files(self.disk), slot.value, machine.boot_id)
+        choice = await self._choose(slot, machine)
         match choice:
             case launcher.Leave():
                 return 0
@@ -118,6 +168,19 @@ class VirtualDevice:
                 return await self._run_release(PurePosixPath(choice.path), release, slot, process)
             case _:
                 assert_never(choice)
+
+    async def _choose(self, slot: Slot, machine: Machine) -> launcher.Choice:
+        """What the boot guard decides. It acts in one instant; the time that a slow card takes for it comes after."""
+        before = self.disk.operations
+        try:
+            choice = launcher.choose(VirtualFiles(self.disk), slot.value, machine.boot_id)
+        except PowerLost:
+            return await gone()
+        if self.disk.trouble is not None:
+            await machine.clock.sleep(
+                Duration(self.disk.trouble.per_operation * (self.disk.operations - before + _READS))
+            )
+        return choice
 
     async def _run_release(self, path: PurePosixPath, release: Release, slot: Slot, process: Process) -> int:
         self._journal.record(AgentStarted(self._now(), self.device, slot, release))
@@ -182,6 +245,10 @@ class VirtualDevice:
         self.engine.hooks.ended = self._container_ended
 
     def _power(self, on: bool) -> None:
+        if on:
+            self.timekeeper.power_on()
+        else:
+            self.timekeeper.power_lost()
         self._journal.record((PowerRestored if on else PowerCut)(self._now(), self.device))
 
     def _unit_ended(self, slot: Slot, code: int) -> None:
@@ -229,55 +296,3 @@ class VirtualDevice:
         except (FleetError, ValueError):
             return None
         return Release(version=manifest.version, sha256=found) if found == manifest.sha256 else None
-
-
-class _Files:
-    """The boot guard's view of a virtual disk."""
-
-    def __init__(self, disk: DiskImage) -> None:
-        self._disk = disk
-
-    def read(self, path: str) -> bytes | None:
-        """See `launcher.Files.read`."""
-        try:
-            return self._disk.read(PurePosixPath(path))
-        except FleetError:
-            return None
-
-    def write(self, path: str, data: bytes) -> None:
-        """See `launcher.Files.write`."""
-        target = PurePosixPath(path)
-        temporary = target.with_name(f"{target.name}.tmp-launcher")
-        self._disk.make_folder(target.parent)
-        self._disk.write(temporary, data)
-        self._disk.sync(temporary)
-        self._disk.rename(temporary, target)
-        self._disk.sync_folder(target.parent)
-
-    def link(self, path: str) -> str | None:
-        """See `launcher.Files.link`."""
-        try:
-            return str(self._disk.read_link(PurePosixPath(path)))
-        except FleetError:
-            return None
-
-    def swap(self, link: str, target: str) -> None:
-        """See `launcher.Files.swap`."""
-        path = PurePosixPath(link)
-        temporary = path.with_name(f"{path.name}.swap-launcher")
-        if self._disk.exists(temporary):
-            self._disk.unlink(temporary)
-        self._disk.symlink(PurePosixPath(target), temporary)
-        self._disk.rename(temporary, path)
-        self._disk.sync_folder(path.parent)
-
-    def names(self, folder: str) -> list[str]:
-        """See `launcher.Files.names`."""
-        return list(self._disk.names(PurePosixPath(folder)))
-
-    def sha256(self, path: str) -> str | None:
-        """See `launcher.Files.sha256`."""
-        try:
-            return self._disk.sha256(PurePosixPath(path))
-        except FleetError:
-            return None

@@ -300,17 +300,20 @@ class NatsServer:
         self.accepted(entry, RAW_WRITER)
         return entry.revision
 
-    def lose_tail(self, bucket: Bucket, count: int) -> None:
+    def lose_tail(self, bucket: Bucket, count: int) -> tuple[str, ...]:
         """The server's machine lost power: the newest `count` acknowledged writes of a bucket are gone.
 
         Call it while the server is down. Revisions are reused and no client is told.
+
+        Returns:
+            The keys whose newest write is another one now.
 
         Raises:
             InvalidValue: the server is up, or the model does not remember that many.
         """
         if self.up:
             raise InvalidValue("a running server loses nothing: stop it first")
-        self.store(bucket).lose_tail(count)
+        return self.store(bucket).lose_tail(count)
 
     def stop(self) -> None:
         """The server process dies (kill -9): every connection ends, what it stored stays."""

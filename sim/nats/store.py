@@ -39,6 +39,11 @@ class KvStore:
         """The revision of the newest write; 0 before the first."""
         return self._sequence
 
+    @property
+    def remembered(self) -> int:
+        """How many writes `lose_tail` can take back."""
+        return len(self._undo)
+
     def write(self, key: str, value: bytes | None, expected: int | None = None) -> Entry:
         """Accept a write (None: a delete marker), if the key's newest message has the revision `expected` (0: none).
 
@@ -84,21 +89,27 @@ class KvStore:
             found = [self._entries[key][-1] for key in keys if key == prefix or key.startswith(below)]
         return tuple(sorted(found, key=_revision))
 
-    def lose_tail(self, count: int) -> None:
+    def lose_tail(self, count: int) -> tuple[str, ...]:
         """Take back the newest `count` writes, acknowledged as they were; later writes reuse their revisions.
+
+        Returns:
+            The keys whose newest write is another one now.
 
         Raises:
             InvalidValue: the model does not remember that many.
         """
         if not 0 <= count <= len(self._undo):
             raise InvalidValue(f"{count} writes cannot be lost: {len(self._undo)} are remembered")
+        keys: dict[str, None] = {}
         for _ in range(count):
             key, before = self._undo.pop()
+            keys[key] = None
             self._sequence -= 1
             if before:
                 self._entries[key] = before
             else:
                 self._forget(key)
+        return tuple(keys)
 
     def _forget(self, key: str) -> None:
         del self._entries[key]

@@ -151,7 +151,7 @@ def test_an_engine_that_does_not_answer() -> None:
     lab = Lab()
 
     async def story(containers: SimContainers, artefacts: SimArtefacts) -> None:
-        lab.engine.available = False
+        lab.engine.silenced = 1
         with pytest.raises(Unavailable):
             await containers.present()
         with pytest.raises(Unavailable):
