@@ -240,10 +240,11 @@ class QuarantineMarks(Event):
 
 @dataclass(frozen=True, slots=True)
 class ForeignRead(Event):
-    """A client asked for what it has no permission to read. It was told nothing."""
+    """A device asked for the entries of another, or for those of all. `told`: its permissions let it."""
 
     client: str
-    subject: str
+    what: str
+    told: bool
 
 
 E = TypeVar("E", bound=Event)

@@ -1,10 +1,14 @@
-"""Nobody writes what is not theirs: devices their own keys, the operator the desired state. (Reads leave no trace.)"""
+"""Nobody writes what is not theirs: devices their own keys, the operator the desired state. No device reads another's.
+
+A device that asks for what is not its own breaks this, whether or not its permissions let it be told. A real server
+tells nobody what is read: there, reads are for the permissions, which the conformance suite proves.
+"""
 
 from __future__ import annotations
 
 from fleet.contracts.layout import Bucket
 from harness.invariants.base import Invariant
-from sim.journal import HeartbeatStored, Journal, KvDeleted, KvStored, RequestSent
+from sim.journal import ForeignRead, HeartbeatStored, Journal, KvDeleted, KvStored, RequestSent
 
 OPERATOR = "operator"
 HARNESS = "harness"
@@ -12,7 +16,7 @@ HARNESS = "harness"
 
 
 class NoForeignKeys(Invariant):
-    """Compares the authenticated writer with the key, and the sender of a request with its subject."""
+    """Compares the authenticated client with the key it writes or reads, and with the subject of its request."""
 
     name = "no-foreign-keys"
 
@@ -21,6 +25,12 @@ class NoForeignKeys(Invariant):
         journal.subscribe(KvStored, self._written)
         journal.subscribe(KvDeleted, self._written)
         journal.subscribe(RequestSent, self._sent)
+        journal.subscribe(ForeignRead, self._read)
+
+    def _read(self, event: ForeignRead) -> None:
+        known = next((name for name in self.ground.view.devices if name == event.client), None)
+        outcome = "and was told" if event.told else "and was told nothing"
+        self.violated(f"{event.client} asked for {event.what}, {outcome}", known)
 
     def _beat(self, event: HeartbeatStored) -> None:
         if event.key.partition(".")[0] != event.writer:  # device ids hold no dots

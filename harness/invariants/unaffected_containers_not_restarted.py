@@ -8,7 +8,7 @@ from fleet.contracts.layout import Bucket, Valid
 from fleet.contracts.podman import Container
 from fleet.contracts.records import DesiredWorkload
 from harness.invariants.base import Ground, Invariant
-from sim.journal import ContainerEnded, ContainerStarted, Journal, KvDeleted, KvStored, PowerCut
+from sim.journal import ContainerCrashed, ContainerEnded, ContainerStarted, Journal, KvDeleted, KvStored, PowerCut
 
 
 @dataclass(slots=True)
@@ -30,7 +30,7 @@ class _Device:
 
 
 class UnaffectedContainersNotRestarted(Invariant):
-    """Between two starts of a container its own desired state changed, or its machine lost power."""
+    """Between two starts of a container its desired state changed, its machine lost power, or a fault ended it."""
 
     name = "unaffected-containers-not-restarted"
 
@@ -42,6 +42,7 @@ class UnaffectedContainersNotRestarted(Invariant):
         journal.subscribe(KvStored, self._stored)
         journal.subscribe(KvDeleted, self._deleted)
         journal.subscribe(PowerCut, self._cut)
+        journal.subscribe(ContainerCrashed, self._crashed)
         journal.subscribe(ContainerStarted, self._started)
         journal.subscribe(ContainerEnded, self._ended)
 
@@ -73,6 +74,9 @@ class UnaffectedContainersNotRestarted(Invariant):
         for life in self._devices[event.device].lives.values():
             life.epoch += 1
             life.running = False
+
+    def _crashed(self, event: ContainerCrashed) -> None:
+        self._devices[event.device].life(event.deployment, event.name).epoch += 1
 
     def _started(self, event: ContainerStarted) -> None:
         life = self._devices[event.device].life(event.deployment, event.name)

@@ -19,7 +19,7 @@ from fleet.contracts.errors import InvalidValue
 from fleet.contracts.ids import DeviceId, Release, Sha256, Version
 from fleet.contracts.records import ReleaseManifest
 from fleet.contracts.time import Instant
-from sim.journal import CurrentRelease, Journal, ReleasesOnDisk
+from sim.journal import CurrentRelease, Journal, QuarantineMarks, ReleasesOnDisk
 
 _PREFIX = "fleet-agent-v"
 _MANIFEST = ".manifest.json"
@@ -40,9 +40,10 @@ class DiskWatch:
     _hashes: dict[Path, tuple[tuple[int, int, int], Sha256]] = field(default_factory=dict)
     _current: tuple[Release | None, str] | None = None
     _releases: tuple[Release, ...] | None = None
+    _marks: tuple[str, ...] = ()
 
     def look(self) -> None:
-        """Record `CurrentRelease` and `ReleasesOnDisk` where they differ from the last look."""
+        """Record `CurrentRelease`, `ReleasesOnDisk` and `QuarantineMarks` where they differ from the last look."""
         releases = self._whole_releases()
         if releases != self._releases:
             self._releases = releases
@@ -51,6 +52,10 @@ class DiskWatch:
         if current != self._current:
             self._current = current
             self.journal.record(CurrentRelease(self.now(), self.device, *current))
+        marks = tuple(sorted(path.name for path in self._inside(paths.QUARANTINE).glob(64 * "[0-9a-f]")))
+        if marks != self._marks:
+            self._marks = marks
+            self.journal.record(QuarantineMarks(self.now(), self.device, marks))
 
     def release_in(self, arguments: tuple[str, ...]) -> Release | None:
         """The release that a process with these arguments runs, by its file's own bytes; None when it runs none."""

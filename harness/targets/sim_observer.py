@@ -7,10 +7,20 @@ from collections.abc import Callable
 from fleet.contracts.ids import Revision
 from fleet.contracts.layout import Bucket
 from fleet.contracts.time import Instant
-from sim.journal import HeartbeatStored, Journal, KvDeleted, KvStored, ObjectRemoved, ObjectStored, RequestSent
+from sim.journal import (
+    ForeignRead,
+    HeartbeatStored,
+    Journal,
+    KvDeleted,
+    KvStored,
+    ObjectRemoved,
+    ObjectStored,
+    RequestSent,
+)
 from sim.nats.server import RAW_WRITER
 
 HARNESS = "harness"
+OPERATOR = "operator"
 
 
 class Observer:
@@ -33,6 +43,16 @@ class Observer:
     def requested(self, subject: str, sender: str, payload: bytes) -> None:
         """A request was published."""
         self._journal.record(RequestSent(self._now(), subject, sender, payload))
+
+    def read(self, client: str, bucket: Bucket, key: str, allowed: bool) -> None:
+        """A client asked for entries. Only what is not its own is an event: reading is most of what devices do."""
+        if client != OPERATOR and key.partition(".")[0] != client:
+            self._journal.record(ForeignRead(self._now(), client, f"{bucket}/{key}", allowed))
+
+    def listened(self, client: str, pattern: str, allowed: bool) -> None:
+        """A client subscribed to `fleet.<bucket or verb>.<device>…`."""
+        if client != OPERATOR and pattern.split(".")[2:3] != [client]:
+            self._journal.record(ForeignRead(self._now(), client, pattern, allowed))
 
     def object_stored(self, kind: str, name: str, value: bytes) -> None:
         """An object was created or changed."""

@@ -52,6 +52,14 @@ class Observer(Protocol):
         """A request was published, whether or not anybody serves it."""
         ...
 
+    def read(self, client: str, bucket: Bucket, key: str, allowed: bool) -> None:
+        """A client asked for the entry of a key, or for those under a prefix. Unless `allowed` it was told nothing."""
+        ...
+
+    def listened(self, client: str, pattern: str, allowed: bool) -> None:
+        """A client subscribed. Unless `allowed`, nothing came of it."""
+        ...
+
 
 class Client(Protocol):
     """The client's end of a connection, as the server addresses it. Everything arrives by the connection's pipe."""
@@ -137,7 +145,9 @@ class Session:
 
     def get(self, call: int, bucket: Bucket, key: str) -> None:
         """Direct get of one key."""
-        if not self._lets(direct_get_subject(bucket, key)):
+        allowed = self._lets(direct_get_subject(bucket, key))
+        self._server.was_read(self.name, bucket, key, allowed)
+        if not allowed:
             return
         try:
             entry = self._server.store(bucket).newest(key)
@@ -148,7 +158,9 @@ class Session:
 
     def list(self, call: int, bucket: Bucket, prefix: str) -> None:
         """Direct get of all keys under a prefix."""
-        if not self._lets(listing_subject(bucket)):
+        allowed = self._lets(listing_subject(bucket))
+        self._server.was_read(self.name, bucket, prefix, allowed)
+        if not allowed:
             return
         try:
             entries = self._server.store(bucket).list(prefix)
@@ -163,6 +175,7 @@ class Session:
             self.reset()
             return
         allowed = tuple(pattern for pattern in patterns if may_subscribe(self._permissions, pattern))
+        self._server.was_listened(self.name, patterns, allowed)
         self._subscriptions[subscription] = allowed
         for pattern in allowed:
             self._server.interest.add(pattern, (self, subscription))
@@ -355,6 +368,17 @@ class NatsServer:
                 observer.deleted(entry.bucket, entry.key, entry.revision, writer)
         for session, subscription in self.interest.of(f"fleet.{entry.bucket}.{entry.key}"):
             session.push(subscription, entry)
+
+    def was_read(self, client: str, bucket: Bucket, key: str, allowed: bool) -> None:
+        """A client asked for entries: tell the observers."""
+        for observer in self._observers:
+            observer.read(client, bucket, key, allowed)
+
+    def was_listened(self, client: str, patterns: tuple[str, ...], allowed: tuple[str, ...]) -> None:
+        """A client subscribed: tell the observers."""
+        for observer in self._observers:
+            for pattern in patterns:
+                observer.listened(client, pattern, pattern in allowed)
 
     def requested(self, subject: str, sender: str, payload: bytes, ticket: Ticket) -> bool:
         """A request was published. False when nobody serves the subject."""

@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 
 import harness.invariants
-from fleet.contracts.ids import DeviceId, InstanceId, ObjectName, Percent, Revision, Slot, Version
+from fleet.contracts.ids import AttemptId, DeviceId, InstanceId, ObjectName, Percent, Revision, Slot, Version
 from fleet.contracts.layout import Bucket
 from fleet.contracts.objects import (
     AgentRollout,
@@ -25,6 +25,7 @@ from fleet.contracts.objects import (
 )
 from fleet.contracts.podman import Container, PodmanScore
 from fleet.contracts.records import (
+    DesiredAgent,
     DesiredWorkload,
     InProgress,
     RefusedUpgrade,
@@ -41,10 +42,13 @@ from harness.targets.scripted import BEAT, Story, artefact_of, release_of
 from harness.view import FleetView
 from sim.journal import (
     AgentEnded,
+    ContainerCrashed,
     ContainerEnded,
     ContainerStarted,
     CurrentRelease,
     FaultInjected,
+    FileDamaged,
+    ForeignRead,
     Journal,
     KvDeleted,
     LockLeft,
@@ -54,6 +58,7 @@ from sim.journal import (
     PhaseEntered,
     PowerCut,
     PowerRestored,
+    QuarantineMarks,
     ReleasesOnDisk,
     RequestSent,
 )
@@ -433,6 +438,66 @@ def started_elsewhere_or_asked_for(bench: Bench) -> None:
     bench.story.start(ONE, Slot.B, NEW)
 
 
+def started_although_marked(bench: Bench) -> None:
+    journal = bench.journal
+    journal.record(ReleasesOnDisk(bench.now, ONE, (OLD, NEW)))
+    journal.record(QuarantineMarks(bench.now, ONE, (NEW.sha256,)))
+    bench.story.start(ONE, Slot.B, NEW)
+
+
+def mark_vanished(bench: Bench) -> None:
+    bench.journal.record(QuarantineMarks(bench.now, ONE, (NEW.sha256,)))
+    bench.journal.record(PowerCut(bench.now, ONE))
+    bench.journal.record(PowerRestored(bench.now, ONE))
+    bench.journal.record(QuarantineMarks(bench.now, ONE, ()))
+
+
+def marks_with_reason(bench: Bench) -> None:
+    journal = bench.journal
+    journal.record(QuarantineMarks(bench.now, ONE, (NEW.sha256,)))
+    journal.record(ReleasesOnDisk(bench.now, ONE, (NEW,)))
+    bench.story.start(ONE, Slot.B, NEW)  # nothing else is whole
+    journal.record(PowerCut(bench.now, ONE))
+    journal.record(QuarantineMarks(bench.now, ONE, ()))
+    journal.record(QuarantineMarks(bench.now, ONE, (NEW.sha256,)))
+    journal.record(FileDamaged(bench.now, ONE, f"/var/lib/fleet-agent/quarantine/{NEW.sha256}"))
+    journal.record(QuarantineMarks(bench.now, ONE, ()))
+    journal.record(QuarantineMarks(bench.now, ONE, (NEW.sha256,)))
+    bench.story.write(
+        DesiredAgent(device=ONE, attempt=AttemptId("move-1-again"), artefact=artefact_of("1.1.0"), lift_quarantine=True)
+    )
+    journal.record(QuarantineMarks(bench.now, ONE, ()))
+
+
+def erased_twice(bench: Bench) -> None:
+    damaged_once(bench)
+    bench.journal.record(ReleasesOnDisk(bench.now, ONE, (OLD,)))
+
+
+def damaged_once(bench: Bench) -> None:
+    bench.journal.record(ReleasesOnDisk(bench.now, ONE, (OLD, NEW)))
+    bench.journal.record(FileDamaged(bench.now, ONE, "/usr/bin/fleet-agent-v1.1.0.manifest.json"))
+    bench.journal.record(ReleasesOnDisk(bench.now, ONE, (OLD,)))
+    bench.journal.record(ReleasesOnDisk(bench.now, ONE, (OLD, NEW)))
+
+
+def restarted_twice_after_one_crash(bench: Bench) -> None:
+    crashed_once(bench)
+    bench.journal.record(ContainerEnded(bench.now, ONE, "web", "front"))
+    bench.journal.record(ContainerStarted(bench.now, ONE, "web", "front", "f"))
+
+
+def crashed_once(bench: Bench) -> None:
+    bench.journal.record(ContainerStarted(bench.now, ONE, "web", "front", "f"))
+    bench.journal.record(ContainerCrashed(bench.now, ONE, "web", "front"))
+    bench.journal.record(ContainerEnded(bench.now, ONE, "web", "front"))
+    bench.journal.record(ContainerStarted(bench.now, ONE, "web", "front", "f"))
+
+
+def reads_a_neighbour(bench: Bench) -> None:
+    bench.journal.record(ForeignRead(bench.now, "device-001", "desired/device-002.agent", False))
+
+
 def too_many_at_once(bench: Bench) -> None:
     bench.rollout(RolloutPhase.PROGRESSING)
     bench.begin(ONE)
@@ -499,6 +564,7 @@ PLANTS: Final = (
         "current-link-complete", current_release_torn, "the current release of device-001, is not complete", moved_link
     ),
     Plant("no-release-erased", erased, "device-001 no longer has 1.0.0@", moved_link),
+    Plant("no-release-erased", erased_twice, "device-001 no longer has 1.1.0@", damaged_once),
     Plant("one-manager", two_holders, "slot b of device-001 took the host lock while slot a held it", handed_over),
     Plant("one-manager", left_by_another, "slot b of device-001 took the host lock while slot a held it", handed_over),
     Plant("stop-only-after-verified", stopped_too_early, "only 2 healthy heartbeats", sound_upgrade),
@@ -512,6 +578,7 @@ PLANTS: Final = (
     Plant(
         "unaffected-containers-not-restarted", restarted_by_upgrade, "web/front on device-001", restarted_with_reason
     ),
+    Plant("unaffected-containers-not-restarted", restarted_twice_after_one_crash, "web/front", crashed_once),
     Plant("unaffected-containers-not-restarted", restarted_with_its_neighbour, "web/front", restarted_with_reason),
     Plant(
         "unaffected-containers-not-restarted",
@@ -530,6 +597,7 @@ PLANTS: Final = (
         operator_killed,
         KILL,
     ),
+    Plant("no-foreign-keys", reads_a_neighbour, "asked for desired/device-002.agent, and was told nothing", own_keys),
     Plant("no-foreign-keys", foreign_heartbeat, "device-002 wrote heartbeat/device-001.a", own_keys),
     Plant("no-foreign-keys", foreign_state, "device-00 wrote state/device-001.upgrade", own_keys),
     Plant("no-foreign-keys", foreign_info, "device-001 wrote info/device-001.more", own_keys),
@@ -546,6 +614,8 @@ PLANTS: Final = (
         "which it rolled back in attempt move-1",
         started_elsewhere_or_asked_for,
     ),
+    Plant("quarantined-not-retried", started_although_marked, "which its disk condemns", marks_with_reason),
+    Plant("quarantined-not-retried", mark_vanished, "no longer condemns", marks_with_reason),
     Plant(
         "rollout-limits", too_many_at_once, "2 devices of group pair are in an upgrade at once, 1 are", within_limits
     ),

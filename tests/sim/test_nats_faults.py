@@ -335,6 +335,12 @@ class Notes:
     def requested(self, *what: object) -> None:
         self.seen.append(("requested", *what))
 
+    def read(self, *what: object) -> None:
+        self.seen.append(("read", *what))
+
+    def listened(self, *what: object) -> None:
+        self.seen.append(("listened", *what))
+
 
 @story
 async def test_an_observer_sees_what_is_accepted_and_who_did_it(stage: Stage) -> None:
@@ -352,11 +358,19 @@ async def test_an_observer_sees_what_is_accepted_and_who_did_it(stage: Stage) ->
         await device.request("fleet.lock.dev-1", b"?", SECOND)
     with pytest.raises(TimedOut):
         await device.request("fleet.lock.dev-2", b"?", SECOND)
+    with pytest.raises(TimedOut):
+        await device.get(DESIRED, "dev-2.agent")
+    device.listen(DESIRED, "dev-2", lambda _: None)
+    await stage.clock.sleep(SECOND)
     assert notes.seen == [
         ("stored", STATE, "dev-1.a", 1, "dev-1", b"1"),
+        ("read", "operator", STATE, "dev-1.a", True),
         ("deleted", STATE, "dev-1.a", 2, "operator"),
         ("stored", STATE, "\udcff", 3, "raw", b"raw"),
         ("requested", "fleet.lock.dev-1", "dev-1", b"?"),
+        ("read", "dev-1", DESIRED, "dev-2.agent", False),
+        ("listened", "dev-1", "fleet.desired.dev-2", False),
+        ("listened", "dev-1", "fleet.desired.dev-2.>", False),
     ]
 
 
