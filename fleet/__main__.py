@@ -37,6 +37,9 @@ from fleet.contracts.time import Duration
 from fleet.operator.loop import run_operator
 from fleet.operator.ports import OperatorConfig, OperatorPorts
 from fleet.releases.build import RUNNING_PYTHON, build
+from fleet.releases.defects.catalogue import Misbehaviour
+from fleet.releases.defects.catalogue import find as find_defect
+from fleet.releases.faulty import build_faulty
 from fleet.releases.server import app as release_app
 from fleet.scores import podman, upgrade
 from fleet.scores.outcome import Changed, Created, Unchanged, ensure
@@ -285,9 +288,23 @@ def release_build(
     folder: Annotated[Path, typer.Option(help="Written to this folder.")],
     architecture: Annotated[Architecture, typer.Option(help="Of the devices.")] = Architecture.AARCH64,
     python: Annotated[str, typer.Option(help="Minor version of the interpreter on the devices.")] = RUNNING_PYTHON,
+    defect: Annotated[
+        str | None, typer.Option(help="Build a release that misbehaves like this, to see that a fleet survives it.")
+    ] = None,
+    defect_after: Annotated[
+        str | None, typer.Option(help="When the defect shows, such as 30s, for one that takes a time.")
+    ] = None,
 ) -> None:
     """Build the agent of this source as a release."""
-    built = build(Version(version), architecture, folder, python=python)
+    if defect is None:
+        if defect_after is not None:
+            raise InvalidValue("--defect-after says when a defect shows: it needs --defect")
+        built = build(Version(version), architecture, folder, python=python)
+    else:
+        after = None if defect_after is None else Duration.parse(defect_after)
+        misbehaviour = Misbehaviour(find_defect(defect), after)
+        built = build_faulty(Version(version), architecture, folder, misbehaviour, python=python)
+        print(words.warning(misbehaviour, folder, built.release))
     print(f"{built.path}: {built.release}, {built.size} bytes")
 
 

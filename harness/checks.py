@@ -10,6 +10,7 @@ from typing import Protocol, assert_never
 
 from fleet.contracts.ids import DeploymentName, DeviceId
 from fleet.contracts.objects import AgentRollout
+from fleet.contracts.records import Succeeded
 from fleet.contracts.time import Duration, Instant
 from harness.scenario import Cast
 from harness.schema_checks import Always, AnyCheck, Eventually, Final, LeadsTo, Never
@@ -27,6 +28,7 @@ from harness.schema_facts import (
     Quantifier,
     Quarantined,
     ReleaseIs,
+    RolloutCounts,
     RolloutIs,
     UpgradeIs,
     WorkloadIs,
@@ -55,6 +57,10 @@ def holds_on(fact: PerDeviceFact, device: DeviceView, view: FleetView) -> bool:
             report = device.upgrade
             if report is None or report.status.status != fact.status:
                 return False
+            if fact.phase is not None and (
+                isinstance(report.status, Succeeded) or report.status.phase is not fact.phase
+            ):
+                return False
             return fact.release is None or report.release.version == fact.release
         case Quarantined():
             return fact.release in device.condemned.values()
@@ -63,6 +69,13 @@ def holds_on(fact: PerDeviceFact, device: DeviceView, view: FleetView) -> bool:
             return beat is not None and beat.health.invalid_entries >= fact.at_least
         case _:
             assert_never(fact)
+
+
+def _counted(fact: RolloutCounts, rollout: AgentRollout | None) -> bool:
+    if rollout is None or rollout.status.observed_generation != rollout.metadata.generation:
+        return False
+    status = rollout.status
+    return _enough(fact.over, status.upgraded if fact.standing == "upgraded" else status.failed, status.total)
 
 
 def workload_ready(device: DeviceView, name: DeploymentName) -> bool:
@@ -91,6 +104,8 @@ def holds_for_fleet(fact: FleetFact, view: FleetView) -> bool:
             if rollout is None or rollout.status.observed_generation != rollout.metadata.generation:
                 return False
             return rollout.status.phase is fact.phase
+        case RolloutCounts():
+            return _counted(fact, view.rollouts.get(fact.rollout))
         case OperatorIs():
             return view.operator_running is (fact.state == "running")
         case OperatorStarts():
@@ -177,6 +192,10 @@ class _FleetWatch:
                 rollout = self._view.rollouts.get(name)
                 now = "does not exist" if rollout is None else _standing(rollout)
                 return f"rollout {name} {now} ({self._fact.phase} asked)"
+            case RolloutCounts(rollout=name):
+                rollout = self._view.rollouts.get(name)
+                now = "does not exist" if rollout is None else _standing(rollout)
+                return f"rollout {name} {now} ({_quantity(self._fact.over)} {self._fact.standing} asked)"
             case OperatorIs():
                 return f"the operator is {'running' if self._view.operator_running else 'down'}"
             case OperatorStarts():
@@ -222,13 +241,16 @@ def words(fact: Fact) -> str:
         case WorkloadIs():
             return f"workload {fact.deployment} {fact.condition}"
         case UpgradeIs():
-            return f"upgrade {fact.status}" + (f" (to {fact.release})" if fact.release else "")
+            where = f" in {fact.phase}" if fact.phase else ""
+            return f"upgrade {fact.status}{where}" + (f" (to {fact.release})" if fact.release else "")
         case Quarantined():
             return f"release {fact.release} quarantined"
         case InvalidEntries():
             return f"at least {fact.at_least} invalid entries"
         case RolloutIs():
             return f"rollout {fact.rollout} {fact.phase}"
+        case RolloutCounts():
+            return f"rollout {fact.rollout} {fact.standing} devices"
         case OperatorIs():
             return f"operator {fact.state}"
         case OperatorStarts():

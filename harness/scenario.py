@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field, ValidationError
 from fleet.contracts.errors import InvalidValue
 from fleet.contracts.ids import DeviceId, ObjectName, Version
 from fleet.contracts.time import Duration
-from harness.releases import Defect, ReleasePlan
+from harness.releases import Defect, Misbehaviour, ReleasePlan
 from harness.schema_base import (
     EVERY_DEVICE,
     TRIGGERING,
@@ -95,6 +95,18 @@ class ReleaseSpec(Part):
 
     version: Version
     defect: Defect = Defect.NONE
+    """How it misbehaves; each word is explained under [defects](defects.md)."""
+    after: Length | None = None
+    """With defects that show after a time only: after how long."""
+
+    def model_post_init(self, context: object) -> None:
+        """A time goes with a defect that takes one."""
+        _ = self.misbehaviour
+
+    @property
+    def misbehaviour(self) -> Misbehaviour:
+        """The two as one value."""
+        return Misbehaviour(self.defect, self.after)
 
 
 class About(Part):
@@ -195,7 +207,7 @@ class Loaded:
         for group in self.scenario.fleet.groups:
             for member in groups[group.name]:
                 labels[member] = {GROUP_LABEL: group.name, **group.labels}
-        releases = tuple(ReleasePlan(release.version, release.defect) for release in self.scenario.releases)
+        releases = tuple(ReleasePlan(release.version, release.misbehaviour) for release in self.scenario.releases)
         self._check_replicas()
         operators = self.scenario.fleet.operators
         plan = FleetPlan(names, tuple(labels.values()), releases, Version(self.scenario.installed), operators)

@@ -10,7 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from fleet.contracts.errors import InvalidValue
 from fleet.contracts.objects import DevicePhase, RolloutPhase
+from fleet.contracts.records import UpgradePhase
 from harness.schema_base import (
     EVERY_DEVICE,
     DeploymentRef,
@@ -85,11 +87,21 @@ class WorkloadIs(DeviceFact):
 
 
 class UpgradeIs(DeviceFact):
-    """The status of the device's latest reported upgrade attempt; with `release`, only if it was for that version."""
+    """The status of the device's latest reported upgrade attempt; with `release`, only if it was for that version.
+
+    With `phase`, only if it is in that phase or ended in it.
+    """
 
     fact: Literal["upgrade"]
     status: Literal["in-progress", "succeeded", "rolled-back", "refused", "deferred"]
     release: ReleaseRef | None = None
+    phase: UpgradePhase | None = None
+
+    def model_post_init(self, context: object) -> None:
+        """A success has no phase."""
+        super().model_post_init(context)
+        if self.status == "succeeded" and self.phase is not None:
+            raise InvalidValue("an upgrade that succeeded is in no phase: leave `phase` out")
 
 
 class Quarantined(DeviceFact):
@@ -114,6 +126,18 @@ class RolloutIs(Part):
     phase: RolloutPhase
 
 
+class RolloutCounts(Part):
+    """Of how many devices a rollout says that they were upgraded, or that they failed, at its newest generation.
+
+    `over` is about all devices that the rollout selects. One that fell back after its success counts as failed.
+    """
+
+    fact: Literal["rollout-devices"]
+    rollout: RolloutRef
+    standing: Literal["upgraded", "failed"]
+    over: Quantifier
+
+
 class OperatorIs(Part):
     """Whether an operator process runs."""
 
@@ -136,7 +160,7 @@ class LeaderIs(Part):
     replica: _Number | Literal["any", "none"]
 
 
-FleetFact = RolloutIs | OperatorIs | OperatorStarts | LeaderIs
+FleetFact = RolloutIs | RolloutCounts | OperatorIs | OperatorStarts | LeaderIs
 PerDeviceFact = DevicePhaseIs | ReleaseIs | WorkloadIs | UpgradeIs | Quarantined | InvalidEntries
 Fact = Annotated[
     DevicePhaseIs
@@ -146,6 +170,7 @@ Fact = Annotated[
     | Quarantined
     | InvalidEntries
     | RolloutIs
+    | RolloutCounts
     | OperatorIs
     | OperatorStarts
     | LeaderIs,

@@ -10,6 +10,8 @@ from fleet.contracts.errors import InvalidValue
 from fleet.contracts.ids import Architecture, ObjectName, Percent, Release, Sha256, Version
 from fleet.contracts.objects import MaxUnavailable, RolloutGroup, Selector
 from fleet.contracts.records import Artefact
+from fleet.releases.defects.catalogue import AFTER, DAMAGED, Misbehaviour
+from fleet.releases.faulty import served_file
 
 _LIMIT = re.compile(r"([0-9]{1,6})(%?)")
 _FILE = re.compile(r"fleet-agent-v(.+)-(x86_64|aarch64)")
@@ -82,3 +84,13 @@ def artefact(file: Path, served_at: str) -> Artefact:
         size=size,
         url=f"{served_at}/releases/{sha256}",
     )
+
+
+def warning(misbehaviour: Misbehaviour, folder: Path, release: Release) -> str:
+    """What to know of a release that misbehaves, before anybody rolls it out."""
+    after = f" (after {misbehaviour.delay})" if misbehaviour.defect in AFTER else ""
+    text = f"WARNING: THIS RELEASE MISBEHAVES ON PURPOSE: {misbehaviour.defect}{after}. For fleets under test only."
+    if misbehaviour.defect in DAMAGED:
+        served = served_file(folder, release).parents[1]
+        text += f"\nAnnounce the file below, and let a web server serve {served} as --releases-url."
+    return text

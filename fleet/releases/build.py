@@ -24,11 +24,14 @@ from typing import Final
 from fleet.contracts.errors import InvalidValue
 from fleet.contracts.ids import Architecture, Release, Sha256, Version
 from fleet.releases.closure import sources
+from fleet.releases.defects.catalogue import HEALTHY, Misbehaviour
 from fleet.releases.layer import LayerSpec, layer
 from fleet.releases.pack import pack
 
 AGENT: Final = "agent.__main__:main"
 """The entry point of the production agent."""
+_MISBEHAVING: Final = "fleet.releases.defects.program"
+"""The module that takes its place in a release that misbehaves."""
 RUNNING_PYTHON: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
 _ROOT: Final = Path(__file__).parents[2]
 """The folder that holds the packages `agent` and `fleet`: the project, or where it was installed."""
@@ -53,6 +56,7 @@ def build(
     *,
     entry: str = AGENT,
     extra: tuple[Path, ...] = (),
+    misbehaviour: Misbehaviour = HEALTHY,
     python: str = RUNNING_PYTHON,
     cache: Path | None = None,
 ) -> BuiltRelease:
@@ -61,6 +65,7 @@ def build(
     Args:
         entry: what runs when the release is started, `package.module:function`.
         extra: packages (folders) put beside `agent`, by their own names.
+        misbehaviour: what is wrong with the program; see `faulty` for what is wrong with a file.
         python: the minor version of the interpreter on the device, such as `3.11`.
         cache: where dependency layers and finished releases are kept; None for `default_cache()`.
 
@@ -71,7 +76,11 @@ def build(
     if _PYTHON.fullmatch(python) is None:
         raise InvalidValue(f"{python!r} is not a minor version of Python: write it as 3.11")
     cache = cache or default_cache()
-    plan = _Plan(version, architecture, entry, python, _contents(version, architecture, python, extra), _constraints())
+    about: dict[str, object] = {"version": version, "architecture": architecture.value, "python": python}
+    if misbehaviour != HEALTHY:
+        about |= {"defect": misbehaviour.defect.value, "defect-after": misbehaviour.delay.ns}
+        entry = f"{_MISBEHAVING}:main"
+    plan = _Plan(version, architecture, entry, python, _contents(about, extra), _constraints())
     finished = _from_cache(plan, cache) or _make(plan, cache)
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"fleet-agent-v{version}-{architecture.value}"
@@ -126,14 +135,14 @@ class _Plan:
         return digest.hexdigest()[:32]
 
 
-def _contents(version: Version, architecture: Architecture, python: str, extra: tuple[Path, ...]) -> dict[str, bytes]:
-    files = {str(path): (_ROOT / path).read_bytes() for path in sources(_ROOT)}
+def _contents(about: dict[str, object], extra: tuple[Path, ...]) -> dict[str, bytes]:
+    beside = (_MISBEHAVING,) if "defect" in about else ()
+    files = {str(path): (_ROOT / path).read_bytes() for path in sources(_ROOT, beside)}
     for package in extra:
         if not package.is_dir():
             raise InvalidValue(f"{package.name!r} is not the folder of a package")
         inside = sorted(path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
         files |= {str(path.relative_to(package.parent)): path.read_bytes() for path in inside}
-    about = {"version": version, "architecture": architecture.value, "python": python}
     return files | {"agent/release.json": (json.dumps(about) + "\n").encode()}
 
 

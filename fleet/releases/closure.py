@@ -12,13 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-def sources(root: Path) -> tuple[Path, ...]:
+def sources(root: Path, beside: tuple[str, ...] = ()) -> tuple[Path, ...]:
     """The files of a release below `root` (the folder that holds `agent` and `fleet`), relative to it, sorted.
 
-    Everything of `agent`, and of `fleet` the modules it reaches, directly or through one another.
+    Everything of `agent`, and of `fleet` the modules it reaches, directly or through one another, and those that the
+    modules `beside` it are and reach.
     """
     agent = [path.relative_to(root) for path in (root / "agent").rglob("*") if _is_source(path)]
     waiting = [module for path in agent if path.suffix == ".py" for module in _imports(root, path)]
+    waiting += [module for name in beside for module in _with_parents(name)]
     reached: dict[str, Path] = {}
     while waiting:
         module = waiting.pop()
@@ -46,7 +48,12 @@ def _imports(root: Path, path: Path) -> list[str]:
     """The absolute names that a file imports, with their parents: importing `a.b.c` runs `a` and `a.b` first."""
     package = path.parent.parts
     names = [name for node in _at_run_time(ast.parse((root / path).read_bytes())) for name in _named(node, package)]
-    return [".".join(parts[: end + 1]) for name in names for parts in (name.split("."),) for end in range(len(parts))]
+    return [module for name in names for module in _with_parents(name)]
+
+
+def _with_parents(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[: end + 1]) for end in range(len(parts))]
 
 
 def _at_run_time(node: ast.AST) -> Iterator[ast.AST]:

@@ -20,8 +20,10 @@ from fleet.contracts.permissions import of_device
 from fleet.contracts.records import Artefact
 from fleet.contracts.time import Duration
 from fleet.releases.build import BuiltRelease
+from fleet.releases.faulty import SERVED, served_file
 from harness.faults import Fault
 from harness.targets import local_locks
+from harness.targets.local_artefacts import DamagedReleases
 from harness.targets.local_bus import LocalBus
 from harness.targets.local_bus_watch import HARNESS, OPERATOR
 from harness.targets.local_device import LocalDevice
@@ -60,6 +62,8 @@ class LocalSession:
         self._clock = WallClock(pace)
         self._journal = Journal()
         self._parts = AsyncExitStack()
+        self._damaged = DamagedReleases(folder.releases / SERVED)
+        self._parts.push_async_callback(asyncio.to_thread, self._damaged.close)
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._nats = NatsProcess(folder.nats, _users(plan.devices), self._real)
         self._devices = {device: self._device(device) for device in plan.devices}
@@ -93,7 +97,9 @@ class LocalSession:
             built = self._releases[version]
         except KeyError:
             raise NotFound(f"release {version} was not planned") from None
-        url = f"http://127.0.0.1:{self._door}/releases/{built.release.sha256}"
+        damaged = served_file(self._folder.releases, built.release).exists()
+        source = self._damaged.url if damaged else f"http://127.0.0.1:{self._door}"
+        url = f"{source}/releases/{built.release.sha256}"
         return (Artefact(release=built.release, architecture=built.architecture, size=built.size, url=url),)
 
     async def __aenter__(self) -> LocalSession:

@@ -153,7 +153,7 @@ class SimSession:
             nats.permit(device, of_device(device))
         releases = ArtefactServer(world.network, "releases", weight=sim_releases.WEIGHT)
         for release in self._releases.values():
-            releases.put(release.url, release.data)
+            releases.put(release.url, release.served)
         objects = SimObjects(world.kernel, SimChance(world.streams.stream("kubernetes")))
         observer = Observer(self._journal, world.now)
         nats.observe(observer)

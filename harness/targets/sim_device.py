@@ -10,7 +10,6 @@ from pathlib import PurePosixPath
 from typing import assert_never
 
 from agent import launcher, paths, selftest
-from agent.loop import run_agent
 from agent.ports import AgentBoot, AgentConfig, AgentPorts
 from fleet.capabilities.containers import ContainerFact
 from fleet.capabilities.host import Exited
@@ -18,6 +17,8 @@ from fleet.contracts.errors import FleetError, InvalidValue, NotFound
 from fleet.contracts.ids import DeploymentName, DeviceId, Release, Sha256, Slot, Version
 from fleet.contracts.records import ReleaseManifest
 from fleet.contracts.time import Duration
+from fleet.releases.defects import selftest as self_tests
+from fleet.releases.defects.service import serve
 from harness.faults import AgentFile, Damage
 from harness.releases import Defect
 from harness.targets import sim_releases
@@ -69,6 +70,19 @@ class Surroundings:
     journal: Journal
     crashed: Callable[[BaseException], None]
     """Told of the exception that a program ended by."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Itself:
+    """See `fleet.releases.defects.service.Itself`. The memory of virtual machines is not modelled."""
+
+    process: Process
+
+    def grow(self) -> None:
+        self.process.check()
+
+    def kill(self) -> None:
+        self.process.kill()
 
 
 class VirtualDevice:
@@ -188,17 +202,9 @@ class VirtualDevice:
         plan = sim_releases.read(self.disk.read(path))
         running = self.disk.mark_running(path)
         process.on_death(running)
-        match plan.defect:
-            case Defect.CRASHES_AT_START:
-                return 1
-            case Defect.NEVER_HEARTBEATS:
-                await process.stop.wait()
-                return 0
-            case Defect.NONE | Defect.SELF_TEST_FAILS | Defect.SELF_TEST_HANGS:
-                boot = AgentBoot(release=release, slot=slot)
-                return await run_agent(boot, self._ports(slot, process), AgentConfig(self.device), process.stop)
-            case _:
-                assert_never(plan.defect)
+        boot = AgentBoot(release=release, slot=slot)
+        ports, config = self._ports(slot, process), AgentConfig(self.device)
+        return await serve(plan.misbehaviour, _Itself(process), boot, ports, config, process.stop)
 
     def _ports(self, slot: Slot, process: Process) -> AgentPorts:
         around, machine = self._around, self.machine
@@ -226,13 +232,15 @@ class VirtualDevice:
         await machine.clock.sleep(machine.draw(*_SELF_TEST_TAKES))
         match plan.defect:
             case Defect.SELF_TEST_FAILS:
-                return Exited(1, b"self-test: a planted defect\n")
+                return Exited(1, self_tests.COMPLAINT.encode())
             case Defect.SELF_TEST_HANGS:
                 await asyncio.Event().wait()
+            case Defect.WRONG_ARCHITECTURE:
+                return Exited(1, f"release {plan.version} is built for another machine than this one".encode())
             case _:
                 pass
         release = Release(version=plan.version, sha256=self.disk.sha256(program))
-        return Exited(0, selftest.report(release))
+        return Exited(0, selftest.report(self_tests.named(plan.defect, release)))
 
     # --- what is observed of it --------------------------------------------------------------------------
 

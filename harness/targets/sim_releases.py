@@ -15,7 +15,9 @@ from hashlib import sha256
 from fleet.contracts.errors import InvalidValue
 from fleet.contracts.ids import Architecture, Release, Sha256, Version
 from fleet.contracts.records import Artefact
-from harness.releases import Defect, ReleasePlan
+from fleet.contracts.time import Duration
+from fleet.releases.faulty import damaged
+from harness.releases import Defect, Misbehaviour, ReleasePlan
 
 WEIGHT = 16 * 1024
 """How many bytes of the virtual wire one byte of a virtual release stands for (a real release has about 25 MB)."""
@@ -32,6 +34,11 @@ class VirtualRelease:
     plan: ReleasePlan
     release: Release
     data: bytes
+
+    @property
+    def served(self) -> bytes:
+        """What devices are given when they fetch it."""
+        return damaged(self.plan.defect, self.data)
 
     @property
     def url(self) -> str:
@@ -53,8 +60,7 @@ def build(plan: ReleasePlan) -> VirtualRelease:
             "environment.json",
             json.dumps({"build_id": f"v{plan.version}", "entry_point": "agent.__main__:main"}),
         )
-        content = json.dumps({"version": plan.version, "defect": plan.defect.value})
-        _add(archive, _CONTENT, content)
+        _add(archive, _CONTENT, json.dumps(_content(plan)))
         _add(archive, "site-packages/agent/ballast", "0" * SIZE)
     data = packed.getvalue()
     return VirtualRelease(plan, Release(version=plan.version, sha256=Sha256(sha256(data).hexdigest())), data)
@@ -69,9 +75,16 @@ def read(data: bytes) -> ReleasePlan:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             content = json.loads(archive.read(_CONTENT))
-        return ReleasePlan(Version(content["version"]), Defect(content["defect"]))
+        after = content.get("after")
+        misbehaviour = Misbehaviour(Defect(content["defect"]), None if after is None else Duration(after))
+        return ReleasePlan(Version(content["version"]), misbehaviour)
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise InvalidValue(f"not a release: {error}") from error
+
+
+def _content(plan: ReleasePlan) -> dict[str, object]:
+    after = plan.misbehaviour.after
+    return {"version": plan.version, "defect": plan.defect.value, **({} if after is None else {"after": after.ns})}
 
 
 def _add(archive: zipfile.ZipFile, name: str, text: str) -> None:
