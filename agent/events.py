@@ -31,6 +31,14 @@ class AttemptRecord(Frozen):
     reporter: InstanceId | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Condemned:
+    """A quarantine mark: the reason, and the attempt that failed; None where the mark does not say."""
+
+    reason: str
+    attempt: AttemptId | None = None
+
+
 # --- events ------------------------------------------------------------------------------------------
 
 
@@ -47,6 +55,11 @@ class DesiredWithdrawn:
     """The desired release was deleted."""
 
     revision: Revision
+
+
+@dataclass(frozen=True, slots=True)
+class StreamWentBack:
+    """The server lost revisions that it had acknowledged and uses them again: what is told next counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +154,15 @@ class OverlapWatched:
     """A look at the overlap.
 
     `connected` is how long it has lasted with a connection to the bus and an operator that answers, `condemned` the
-    reason in a quarantine mark that the boot guard has set on the new release.
+    reason in a quarantine mark that the boot guard has set on the new release. `whole` is False if the unit does not
+    run and the release's files are not on disk as they were staged: then the disk is to blame.
     """
 
     attempt: AttemptId
     unit: UnitState
     connected: Duration
     condemned: str | None = None
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +175,13 @@ class TrialWatched:
 
 @dataclass(frozen=True, slots=True)
 class LookedAgain:
-    """The desired record was read directly just now; if it says anything new, that was told before this."""
+    """The desired record was read directly just now; if it says anything new, that was told before this.
+
+    `whole`: the files of the release are on disk as they were staged.
+    """
 
     attempt: AttemptId
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +208,7 @@ class Closed:
 Event = (
     DesiredSeen
     | DesiredWithdrawn
+    | StreamWentBack
     | BecameManaging
     | StopAsked
     | SlotGranted
@@ -228,12 +248,16 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Touch no workload: an overlap that was under way before this process began goes on."""
+    """Touch no workload, on behalf of this attempt: its overlap was under way before this process began."""
+
+    attempt: AttemptId
 
 
 @dataclass(frozen=True, slots=True)
 class Undrain:
-    """Work on workloads again."""
+    """Work on workloads again, if it was this attempt that brought them to rest."""
+
+    attempt: AttemptId
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +270,10 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class RunSelfTest:
-    """Run the staged release's self-test. Ends in `SelfTestPassed` or `SelfTestFailed`."""
+    """Run the staged release's self-test.
+
+    Ends in `SelfTestPassed` or `SelfTestFailed`, or in `StageOverran` if its files were damaged meanwhile.
+    """
 
     attempt: AttemptId
     release: Release
@@ -282,10 +309,18 @@ class StopUnit:
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """Condemn a release by its sha256, durably."""
+    """Condemn a release by its sha256, durably: it has failed in this attempt."""
 
     release: Release
     reason: str
+    attempt: AttemptId
+
+
+@dataclass(frozen=True, slots=True)
+class LiftQuarantine:
+    """Take the mark off a release, durably: the operator asked for that."""
+
+    release: Release
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +330,7 @@ class MarkVerified:
     release: Release
 
 
-Step = RecordAttempt | SwapLink | StartUnit | StopUnit | Quarantine | MarkVerified
+Step = RecordAttempt | SwapLink | StartUnit | StopUnit | Quarantine | LiftQuarantine | MarkVerified
 """A small change to the device. Doing it twice is the same as doing it once."""
 
 
@@ -342,6 +377,7 @@ class LookAgain:
     """Read the own desired record directly. Ends in `LookedAgain` if that worked; the next look asks again if not."""
 
     attempt: AttemptId
+    release: Release
 
 
 @dataclass(frozen=True, slots=True)

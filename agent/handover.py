@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, assert_never
@@ -21,6 +22,7 @@ from agent.events import (
     Hold,
     Insist,
     Instruction,
+    LiftQuarantine,
     LookAgain,
     LookedAgain,
     MarkVerified,
@@ -53,8 +55,9 @@ from agent.events import (
 from agent.ports import AgentPorts, AgentTimings
 from agent.reconcile import Reconciler
 from agent.reports import Reports
+from agent.states import Me
 from agent.store import Store, point_link
-from agent.upgrade import Me, Upgrade
+from agent.upgrade import Upgrade
 from fleet.capabilities.host import Exited, NotStartable, Overran, ProgramEnd, Running, UnitState
 from fleet.contracts import layout
 from fleet.contracts.errors import Definite, InvalidValue, NoSpace, NotFound, Refused, Unknown
@@ -66,6 +69,8 @@ _log = logging.getLogger(__name__)
 
 MARK_TRIES: Final = 3
 """A mark that cannot be written this often (the disk is full) is given up: rolling back must not wait for it."""
+STEP_TRIES: Final = 60
+"""A link that cannot be swapped back and a unit that cannot be stopped are given up after this many tries."""
 _SHOWN: Final = 300
 """Characters of a failed self-test's output that go into the reason."""
 
@@ -88,10 +93,14 @@ class Tools:
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """How long somebody could have judged the new release, and when the operator was last asked whether it is there."""
+    """How long somebody could have judged the new release, without a break that makes the operator count anew.
+
+    `asked`: when the operator was last asked whether it is there. `broken`: how long there has been no connection.
+    """
 
     time: Duration
     asked: Instant
+    broken: Duration = ZERO
 
 
 class Hands:
@@ -128,10 +137,10 @@ class Hands:
             match instruction:
                 case Report():
                     self._report(instruction)
-                case Hold():
-                    tools.reconciler.hold()
-                case Undrain():
-                    tools.reconciler.undrain()
+                case Hold(attempt):
+                    tools.reconciler.hold(attempt)
+                case Undrain(attempt):
+                    tools.reconciler.undrain(attempt)
                 case Abandon():
                     self._abandon()
                 case Exit(code):
@@ -164,7 +173,7 @@ class Hands:
             case AskLock():
                 self.tell(await self._ask_lock(work))
             case Drain(attempt):
-                reason = await self._tools.reconciler.drain(self._tools.timings.drain)
+                reason = await self._tools.reconciler.drain(attempt, self._tools.timings.drain)
                 self.tell(DrainOverran(attempt, reason) if reason else Drained(attempt))
             case Stage():
                 self.tell(await self._stage(work))
@@ -181,9 +190,9 @@ class Hands:
                 await self._watch_overlap(work)
             case WatchTrial():
                 await self._watch_trial(work)
-            case LookAgain(attempt):
+            case LookAgain(attempt, release):
                 if await self._read_desired():
-                    self.tell(LookedAgain(attempt))
+                    self.tell(LookedAgain(attempt, await self._whole(release)))
             case _:
                 assert_never(work)
 
@@ -225,11 +234,16 @@ class Hands:
             return StageOverran(work.attempt, f"disk: {error}")
         return Staged(work.attempt)
 
-    async def _self_test(self, work: RunSelfTest) -> SelfTestPassed | SelfTestFailed:
+    async def _self_test(self, work: RunSelfTest) -> SelfTestPassed | SelfTestFailed | StageOverran:
+        """Run it. A failure is the release's only if its files are still what was staged: cards lose bits, too."""
         program, limit = paths.release(work.release.version), self._tools.timings.self_test
         end = await self._tools.ports.programs.run(program, ("--self-test",), limit)
         reason = _verdict(end, work.release, limit)
-        return SelfTestFailed(work.attempt, f"self-test: {reason}") if reason else SelfTestPassed(work.attempt)
+        if not reason:
+            return SelfTestPassed(work.attempt)
+        if not await self._whole(work.release):
+            return StageOverran(work.attempt, f"its files were damaged on this disk after staging; self-test: {reason}")
+        return SelfTestFailed(work.attempt, f"self-test: {reason}")
 
     async def _try_swap(self, work: TrySwap) -> SwapDone | SwapFailed:
         for step in work.steps:
@@ -242,13 +256,16 @@ class Hands:
     # --- small steps ---------------------------------------------------------------------------------------
 
     async def _insist(self, steps: tuple[Step, ...]) -> None:
+        """Do the steps; those of a roll-back are given up in the end: an attempt has to come to its end.
+
+        A link that cannot go back leads to a release that the boot guard knows to be condemned, and a unit that cannot
+        be stopped stands by without the host lock. What marks a success is never given up.
+        """
         tries = 0
         while steps:
             tries += 1
             left = [step for step in steps if not await self._try(step)]
-            if tries >= MARK_TRIES:
-                left = [step for step in left if not isinstance(step, Quarantine | RecordAttempt)]
-            steps = tuple(left)
+            steps = tuple(step for step in left if tries < _patience(step))
             if steps:
                 await self._tools.ports.clock.sleep(self._tools.timings.retry)
 
@@ -266,19 +283,43 @@ class Hands:
             case RecordAttempt(record):
                 await store.record_attempt(record)
             case SwapLink(release):
-                if not await staging.is_whole(ports.disk, release):
-                    raise Refused(f"{release} is not whole on this disk")
+                await self._make_whole(release)
                 await point_link(ports.disk, paths.CURRENT, paths.release(release.version))
             case StartUnit(slot):
                 await ports.services.start(slot)
             case StopUnit(slot):
                 await ports.services.stop(slot)
-            case Quarantine(release, reason):
-                await store.quarantine(release, reason)
+            case Quarantine(release, reason, attempt):
+                await store.quarantine(release, reason, attempt)
+            case LiftQuarantine(release):
+                await store.lift_quarantine(release)
             case MarkVerified(release):
                 await store.mark_verified(release)
             case _:
                 assert_never(step)
+
+    async def _make_whole(self, release: Release) -> None:
+        """Check a release before the link leads to it, and mend what was unpacked of it, which its own archive holds.
+
+        The release that runs here is gone back to although its folder cannot be mended: it runs, and nothing is better.
+        """
+        disk = self._tools.ports.disk
+        if not await staging.is_whole(disk, release):
+            raise Refused(f"{release} is not whole on this disk")
+        try:
+            await staging.mend(disk, release)
+        except (Definite, Unknown) as error:
+            if release != self._tools.me.release:
+                raise
+            _log.error("what was unpacked of %s is damaged: %s", release, error)
+
+    async def _whole(self, release: Release) -> bool:
+        """Whether a release is on disk as it was staged; a disk that cannot say so is not whole either."""
+        try:
+            return await staging.is_complete(self._tools.ports.disk, release)
+        except (Definite, Unknown) as error:
+            _log.warning("%s cannot be read back: %s", release, error)
+            return False
 
     # --- watching ------------------------------------------------------------------------------------------
 
@@ -286,8 +327,9 @@ class Hands:
         judged = _Judged(ZERO, self._tools.ports.clock.monotonic())
         while True:
             judged = await self._next_look(judged, work.attempt)
-            condemned = await self._tools.store.condemned(work.release)
-            self.tell(OverlapWatched(work.attempt, await self._other_unit(), judged.time, condemned))
+            unit, condemned = await self._other_unit(), await self._mark(work.release)
+            whole = isinstance(unit, Running) or await self._whole(work.release)
+            self.tell(OverlapWatched(work.attempt, unit, judged.time, condemned, whole))
 
     async def _watch_trial(self, work: WatchTrial) -> None:
         judged = _Judged(ZERO, self._tools.ports.clock.monotonic())
@@ -296,20 +338,27 @@ class Hands:
             self.tell(TrialWatched(work.attempt, judged.time))
 
     async def _next_look(self, judged: _Judged, attempt: AttemptId) -> _Judged:
-        """Wait for the next look. An operator that was away counts heartbeats anew: so does this."""
-        clock = self._tools.ports.clock
-        time = judged.time + await self._connected_time()
-        if clock.monotonic() - judged.asked < self._tools.timings.heartbeat:
-            return _Judged(time, judged.asked)
-        answered = await self._operator_answers(attempt)
-        return _Judged(time if answered else ZERO, clock.monotonic())
+        """Wait for the next look. An operator that was away counts heartbeats anew: so does this.
 
-    async def _connected_time(self) -> Duration:
-        """Wait until the next look; the time that passed, if there was a connection at both ends of it, else none."""
+        So it is with a link that was down for as long as a heartbeat: however long it flaps, no verdict comes of it.
+        """
+        clock, heartbeat = self._tools.ports.clock, self._tools.timings.heartbeat
+        began = clock.monotonic()
+        connected = await self._was_connected()
+        passed = clock.monotonic() - began
+        broken = ZERO if connected else judged.broken + passed
+        time = judged.time + passed if connected else ZERO if broken >= heartbeat else judged.time
+        if clock.monotonic() - judged.asked < heartbeat:
+            return _Judged(time, judged.asked, broken)
+        answered = await self._operator_answers(attempt)
+        return _Judged(time if answered else ZERO, clock.monotonic(), broken)
+
+    async def _was_connected(self) -> bool:
+        """Wait until the next look; whether there was a connection at both ends of it."""
         bus, clock = self._tools.ports.bus, self._tools.ports.clock
-        began, was_connected = clock.monotonic(), bus.is_connected()
+        before = bus.is_connected()
         await clock.sleep(self._tools.timings.watch)
-        return clock.monotonic() - began if was_connected and bus.is_connected() else ZERO
+        return before and bus.is_connected()
 
     async def _operator_answers(self, attempt: AttemptId) -> bool:
         """Whether somebody is there; without a connection that is not known, and counts as a yes: time stands still."""
@@ -318,6 +367,15 @@ class Hands:
         except (Definite, Unknown, InvalidValue):
             return not self._tools.ports.bus.is_connected()
         return True
+
+    async def _mark(self, release: Release) -> str | None:
+        """The reason why the boot guard has condemned the release; None also while the disk does not say."""
+        try:
+            mark = await self._tools.store.condemned(release)
+        except (Definite, Unknown) as error:
+            _log.warning("quarantine marks cannot be read now: %s", error)
+            return None
+        return None if mark is None else mark.reason
 
     async def _other_unit(self) -> UnitState:
         """The other unit; as running while the service manager does not say otherwise."""
@@ -335,6 +393,19 @@ class Hands:
             _log.info("the desired release cannot be read now: %s", error)
             return False
         return True
+
+
+def _patience(step: Step) -> float:
+    """How many tries a step gets."""
+    match step:
+        case Quarantine() | RecordAttempt():
+            return MARK_TRIES
+        case SwapLink() | StopUnit():
+            return STEP_TRIES
+        case StartUnit() | MarkVerified() | LiftQuarantine():
+            return math.inf
+        case _:
+            assert_never(step)
 
 
 def _verdict(end: ProgramEnd, release: Release, limit: Duration) -> str:

@@ -1,8 +1,9 @@
 """The boot guard: both units run it, and it becomes the release that it picks. Never changes with a release.
 
 Standard library only, one file, no import of the project: whatever a release does wrong, this still starts. It trusts
-nothing it reads: a state file that is garbage counts as missing, a release is hashed again before it is started, and
-whatever the disk holds, a whole release on it is started.
+nothing it reads: a state file that is garbage counts as missing, one of a newer form is read for the few fields that
+never change their meaning (ADR-014), a release is hashed again before it is started, and whatever the disk holds, a
+whole release on it is started.
 
 The rules, in their order:
 
@@ -41,6 +42,7 @@ STABLE_STARTS = 4
 _PREFIX = f"{RELEASES}/fleet-agent-v"
 _MANIFEST = ".manifest.json"
 _VERSION = re.compile(r"[0-9]{1,6}\.[0-9]{1,6}\.[0-9]{1,6}(?:-[0-9a-z][0-9a-z.]{0,31})?")
+_ATTEMPT = re.compile(r"[a-z0-9][a-z0-9.-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CHUNK = 1 << 20
 _STANDS_IN = "stands in: "
@@ -124,6 +126,7 @@ class Named:
 class Attempt:
     """The upgrade attempt on disk. `ended` is the word for how it ended, "" while it goes on."""
 
+    name: str
     release: Named
     previous: Named
     origin: str
@@ -255,14 +258,21 @@ def _write_down(files: Files, facts: Facts, option: Option) -> None:
     release, bad = option.release, option.condemn
     if bad is not None:
         reason = option.reason.removeprefix(_STANDS_IN)
-        _put(files, f"{QUARANTINE}/{bad.sha256}", {"version": bad.version, "reason": reason})
+        mark = {"version": bad.version, "reason": reason, **_blame(facts.attempt, bad)}
+        _put(files, f"{QUARANTINE}/{bad.sha256}", mark)
         if bad == facts.verified:
-            _put(files, VERIFIED, {"version": release.version, "sha256": release.sha256, "before": None})
+            fresh = {"version": release.version, "sha256": release.sha256, "before": None}
+            _put(files, VERIFIED, {**_json(files, VERIFIED), **fresh})
     if option.move:
         _try(lambda: files.swap(CURRENT, release.path), "the current link")
     if option.count:
         starts = facts.trial[1] if facts.trial[0] == release.sha256 else 0
         _put(files, TRIALS, {"sha256": release.sha256, "starts": starts + 1})
+
+
+def _blame(attempt: Attempt | None, bad: Named) -> dict[str, object]:
+    """The attempt that brought the release: no lifting by it counts after this."""
+    return {"attempt": attempt.name} if attempt is not None and attempt.name and attempt.release == bad else {}
 
 
 def _put(files: Files, path: str, value: dict[str, object]) -> None:
@@ -301,12 +311,14 @@ def _named(found: object) -> Named | None:
 def _attempt(found: dict[str, object]) -> Attempt | None:
     release, previous = _named(found.get("release")), _named(found.get("previous"))
     origin, boot, ended = found.get("origin"), found.get("boot"), found.get("ended")
+    name = found.get("attempt")
+    name = name if isinstance(name, str) and _ATTEMPT.fullmatch(name) else ""
     if release is None or previous is None or not isinstance(origin, str) or not isinstance(boot, str):
         return None
     if ended is None:
-        return Attempt(release, previous, origin, boot, "")
+        return Attempt(name, release, previous, origin, boot, "")
     status = ended.get("status") if isinstance(ended, dict) else None
-    return Attempt(release, previous, origin, boot, status) if isinstance(status, str) and status else None
+    return Attempt(name, release, previous, origin, boot, status) if isinstance(status, str) and status else None
 
 
 def _trial(found: dict[str, object]) -> tuple[str, int]:

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 
 from agent.desired import Desired, Pace
-from agent.events import BecameManaging, DesiredSeen, DesiredWithdrawn
+from agent.events import BecameManaging, DesiredSeen, DesiredWithdrawn, StreamWentBack
 from agent.handover import Hands, Tools
 from agent.heartbeat import Heart, Vitals
 from agent.ports import AgentBoot, AgentConfig, AgentPorts
 from agent.reconcile import Reconciler, Workshop
 from agent.reports import Reports
+from agent.states import Found, Me
 from agent.store import KeptWorkloads, Store
-from agent.upgrade import Found, Me, Upgrade
+from agent.upgrade import Upgrade
 from fleet.capabilities.bus import Request
+from fleet.capabilities.clock import Clock
 from fleet.contracts import layout
 from fleet.contracts.errors import Definite, InvalidValue, Unknown
 from fleet.contracts.ids import InstanceId, Revision
@@ -28,6 +31,10 @@ from fleet.contracts.time import Duration
 
 _log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
+READINGS: Final = 3
+"""A state file that the disk fails to read so often counts as missing: an agent that knows less is better than none."""
 STABLE: Final = Duration.minutes(1)
 """A verified release that has run this long does not crash at its start: the boot guard's count begins anew."""
 
@@ -45,14 +52,7 @@ async def run_agent(boot: AgentBoot, ports: AgentPorts, config: AgentConfig, sto
     start = await store.next_start(boot.slot, ports.chance.token())
     instance = InstanceId(device=config.device, version=boot.release.version, boot=ports.facts.boot, start=start)
     me = Me(instance, boot.release, boot.slot, ports.facts.architecture)
-    found = Found(
-        verified=await store.verified(),
-        attempt=await store.attempt(),
-        current=await store.current(),
-        condemned=await store.quarantined(),
-        on_disk=await store.releases(),
-    )
-    kept = await store.kept()
+    found, kept = await _look_around(store, ports.clock, config.timings.retry)
     _log.info("%s runs %s in slot %s", instance, boot.release, boot.slot.value)
     async with asyncio.TaskGroup() as group:
         agent = _Agent(me, found, kept, ports, config, stop, group)
@@ -62,6 +62,28 @@ async def run_agent(boot: AgentBoot, ports: AgentPorts, config: AgentConfig, sto
     await ports.bus.close()
     ports.lock.release()
     return agent.code
+
+
+async def _look_around(store: Store, clock: Clock, retry: Duration) -> tuple[Found, KeptWorkloads | None]:
+    """Everything that the disk remembers, however badly it reads: without it, the device still has an agent."""
+
+    async def patiently(read: Callable[[], Awaitable[T]], otherwise: T) -> T:
+        for _ in range(READINGS):
+            try:
+                return await read()
+            except (Definite, Unknown) as error:
+                _log.warning("the disk cannot be read: %s", error)
+            await clock.sleep(retry)
+        return otherwise
+
+    found = Found(
+        verified=await patiently(store.verified, None),
+        attempt=await patiently(store.attempt, None),
+        current=await patiently(store.current, None),
+        condemned=await patiently(store.quarantined, {}),
+        on_disk=await patiently(store.releases, ()),
+    )
+    return found, await patiently(store.kept, None)
 
 
 class _Agent:
@@ -118,6 +140,10 @@ class _Agent:
             task.cancel()
 
     # --- told by the parts ---------------------------------------------------------------------------------
+
+    def stream_went_back(self) -> None:
+        """See `desired.Listener`."""
+        self._hands.tell(StreamWentBack())
 
     def desired_agent(self, desired: DesiredAgent, revision: Revision) -> None:
         """See `desired.Listener`."""

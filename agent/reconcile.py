@@ -17,7 +17,7 @@ from fleet.capabilities.clock import Clock
 from fleet.capabilities.containers import ContainerFact, Containers
 from fleet.contracts import layout
 from fleet.contracts.errors import Definite, Unknown
-from fleet.contracts.ids import DeploymentName, DeviceId
+from fleet.contracts.ids import AttemptId, DeploymentName, DeviceId
 from fleet.contracts.records import WorkloadState
 from fleet.contracts.time import Duration
 
@@ -44,7 +44,8 @@ class Workshop:
 class Reconciler:
     """Keeps the containers at what is desired, while this instance manages and is not at rest.
 
-    While draining, what was desired at its beginning is brought to its end, and nothing newer is taken up.
+    While draining, what was desired at its beginning is brought to its end, and nothing newer is taken up. Rest has an
+    owner: the attempt that asked for it last. Only that one ends it, and nothing of it outlives the process.
     """
 
     def __init__(self, shop: Workshop, desired: Desired, kept: KeptWorkloads | None) -> None:
@@ -55,6 +56,7 @@ class Reconciler:
         self._kicked = asyncio.Event()
         self._passes = 0
         self._busy = False
+        self._owner: AttemptId | None = None
         self._frozen: _Workloads | None = None
         self._resting = False
         self._problems: dict[_Key, str] = {}
@@ -81,17 +83,24 @@ class Reconciler:
             self._counts = len(wanted), sum(self._healthy(name, item) for name, item in wanted.items())
         return self._counts
 
-    def hold(self) -> None:
-        """Touch nothing until `undrain`."""
-        self._resting = True
+    def hold(self, owner: AttemptId) -> None:
+        """Touch nothing until this owner's `undrain`."""
+        self._owner, self._resting = owner, True
 
-    def undrain(self) -> None:
-        """Go on."""
-        self._resting, self._frozen = False, None
+    def undrain(self, owner: AttemptId) -> None:
+        """Go on, unless somebody else asked for rest meanwhile. What was stopped or broken before stays what it was."""
+        if owner != self._owner:
+            _log.info("attempt %s has brought nothing to rest, %s has", owner, self._owner)
+            return
+        self._owner, self._resting, self._frozen = None, False, None
         self.kick()
 
-    async def drain(self, deadline: Duration) -> str:
-        """Come to rest: nothing under way, everything healthy. Answers why not, when that took too long, else ""."""
+    async def drain(self, owner: AttemptId, deadline: Duration) -> str:
+        """Come to rest: nothing under way, everything healthy. Answers why not, when that took too long, else "".
+
+        Whatever the answer, only the owner's `undrain` ends it. A later owner takes over from an earlier one.
+        """
+        self._owner, self._resting = owner, False
         self._frozen = dict(self._desired.workloads)
         before = self._passes
         self.kick()
@@ -101,7 +110,8 @@ class Reconciler:
                     await self._shop.clock.sleep(_LOOK)
         except TimeoutError:
             return f"not drained within {deadline}: {self._trouble()}"
-        self.hold()
+        if self._owner == owner:
+            self.hold(owner)
         return ""
 
     async def run(self) -> None:

@@ -1,28 +1,31 @@
 """The agent's small files, written so that a power cut leaves the old or the new contents, and read with distrust.
 
-A file that cannot be read as what it should be is moved aside under `*.broken` and treated as missing: it must never
-keep a device from starting.
+A file that is not understood (garbage, or of a newer major version of its form, see `agent.statefile`) is put aside
+under `*.broken` and counts as missing: it must never keep a device from starting, and it is never destroyed. A disk
+that fails a reading is another matter: the file may be well. `DiskFault` goes to the caller, who decides.
 """
 
 from __future__ import annotations
 
-import json
 import logging
+from hashlib import sha256
 from pathlib import PurePosixPath
 from typing import TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel
 
-from agent import paths
-from agent.events import AttemptRecord
+from agent import paths, statefile
+from agent.events import AttemptRecord, Condemned
 from fleet.capabilities.disk import Disk
 from fleet.contracts.errors import Definite, DiskFault, InvalidValue, NotFound, Unknown
-from fleet.contracts.ids import DeploymentName, Frozen, Release, Revision, Sha256, Slot, Version
+from fleet.contracts.ids import AttemptId, DeploymentName, Frozen, Release, Revision, Sha256, Slot, Version
 from fleet.contracts.records import DesiredWorkload, ReleaseManifest
 
-T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
 
 _log = logging.getLogger(__name__)
+_LONGEST_COUNT = 12
+_UNREADABLE = "the quarantine mark cannot be read"
 
 
 class VerifiedMark(Frozen):
@@ -58,16 +61,16 @@ class KeptWorkloads(Frozen):
     `reported` are the deployments under whose keys this device may have reported something.
     """
 
-    workloads: tuple[KeptWorkload, ...] = ()
+    workloads: tuple[KeptWorkload, ...]
     reported: tuple[DeploymentName, ...] = ()
 
 
-_VERIFIED = TypeAdapter(VerifiedMark)
-_ATTEMPT = TypeAdapter(AttemptRecord)
-_TRIALS = TypeAdapter(TrialCount)
-_MANIFEST = TypeAdapter(ReleaseManifest)
-_KEPT = TypeAdapter(KeptWorkloads)
-_COUNTER = TypeAdapter(int)
+class QuarantineMark(Frozen):
+    """Why a release is condemned on this device. `attempt` is the one that failed; missing in old marks."""
+
+    version: str = ""
+    reason: str
+    attempt: AttemptId | None = None
 
 
 async def write_atomic(disk: Disk, path: PurePosixPath, data: bytes) -> None:
@@ -100,117 +103,143 @@ class Store:
     async def next_start(self, slot: Slot, unlikely: str) -> int:
         """Count a start in a slot. Numbers of the two slots never meet: a has the even ones, b the odd ones.
 
-        `unlikely` are hexadecimal digits that make a number of their own when the count cannot be written.
+        `unlikely` are hexadecimal digits that make a number of their own when the count cannot be kept.
         """
         path = paths.start_counter(slot)
-        count = (await self._read(path, _COUNTER) or 0) + 1
         try:
+            count = await self._counted(path, unlikely) + 1
             await write_atomic(self._disk, path, str(count).encode())
         except (Definite, Unknown) as error:
             _log.warning("%s stays as it is: %s", path, error)
-            count = (1 << 32) + int(unlikely[:7], 16)
+            count = _no_other(unlikely)
         return count * 2 + (slot is Slot.B)
 
     async def verified(self) -> Release | None:
-        """The release last confirmed on this device."""
-        mark = await self._read(paths.VERIFIED, _VERIFIED)
+        """The release last confirmed on this device. Raises: DiskFault."""
+        mark = await self._read(paths.VERIFIED, VerifiedMark)
         return None if mark is None else mark.release
 
     async def mark_verified(self, release: Release) -> None:
         """Remember a confirmed release, and the one before it; forget how often it was started."""
-        mark = await self._read(paths.VERIFIED, _VERIFIED)
+        mark = await self._read(paths.VERIFIED, VerifiedMark)
         if mark is None or mark.release != release:
             before = None if mark is None or mark.before == release else mark.release
             fresh = VerifiedMark(version=release.version, sha256=release.sha256, before=before)
-            await write_atomic(self._disk, paths.VERIFIED, fresh.model_dump_json().encode())
+            await self._write(paths.VERIFIED, fresh)
         await self.forget_starts(release)
 
     async def forget_starts(self, release: Release) -> None:
-        """The release has proved itself: its starts count from zero again."""
-        trials = await self._read(paths.TRIALS, _TRIALS)
+        """The release has proved itself, or is tried anew: its starts count from zero again."""
+        trials = await self._read(paths.TRIALS, TrialCount)
         if trials is not None and trials.sha256 == release.sha256 and trials.starts > 0:
-            fresh = TrialCount(sha256=release.sha256, starts=0)
-            await write_atomic(self._disk, paths.TRIALS, fresh.model_dump_json().encode())
+            await self._write(paths.TRIALS, TrialCount(sha256=release.sha256, starts=0))
 
     async def attempt(self) -> AttemptRecord | None:
-        """The attempt that is under way or ended last."""
-        return await self._read(paths.ATTEMPT, _ATTEMPT)
+        """The attempt that is under way or ended last. Raises: DiskFault."""
+        return await self._read(paths.ATTEMPT, AttemptRecord)
 
     async def record_attempt(self, record: AttemptRecord) -> None:
         """Remember an attempt."""
-        await write_atomic(self._disk, paths.ATTEMPT, record.model_dump_json().encode())
+        await self._write(paths.ATTEMPT, record)
 
     async def kept(self) -> KeptWorkloads | None:
-        """The workloads as they were remembered last; None when nothing can be read."""
-        return await self._read(paths.WORKLOADS, _KEPT)
+        """The workloads as they were remembered last; None when nothing is. Raises: DiskFault."""
+        return await self._read(paths.WORKLOADS, KeptWorkloads)
 
     async def keep(self, kept: KeptWorkloads) -> None:
         """Remember the workloads."""
-        await write_atomic(self._disk, paths.WORKLOADS, kept.model_dump_json().encode())
+        await self._write(paths.WORKLOADS, kept)
 
-    async def quarantine(self, release: Release, reason: str) -> None:
-        """Condemn a release on this device. The first reason stays."""
-        if not await self._disk.exists(paths.quarantine(release)):
-            text = json.dumps({"version": release.version, "reason": reason})
-            await write_atomic(self._disk, paths.quarantine(release), text.encode())
+    async def quarantine(self, release: Release, reason: str, attempt: AttemptId) -> None:
+        """Condemn a release on this device. The first reason stays, unless a later attempt failed, too."""
+        there = await self.condemned(release)
+        if there is None or there.attempt != attempt:
+            mark = QuarantineMark(version=release.version, reason=reason, attempt=attempt)
+            await self._write(paths.quarantine(release), mark)
 
-    async def quarantined(self) -> dict[Sha256, str]:
-        """The condemned releases with the reasons. A mark that cannot be read still condemns."""
+    async def lift_quarantine(self, release: Release) -> None:
+        """Take the mark off a release, and give it fresh starts. The starts first: a cut in between changes nothing."""
+        await self.forget_starts(release)
+        path = paths.quarantine(release)
+        if await self._disk.exists(path):
+            await self._disk.unlink(path)
+        await self._disk.make_folder(path.parent)
+        await self._disk.sync_folder(path.parent)
+
+    async def quarantined(self) -> dict[Sha256, Condemned]:
+        """The condemned releases. A mark that cannot be read still condemns. Raises: DiskFault."""
         found = {}
         for name in await self._disk.names(paths.QUARANTINE):
             try:
-                found[Sha256(name)] = await self._reason(paths.QUARANTINE / name)
+                found[Sha256(name)] = await self._mark(paths.QUARANTINE / name)
             except InvalidValue:
                 continue  # Not a mark: temporary files of interrupted writes stand here too.
         return found
 
-    async def condemned(self, release: Release) -> str | None:
-        """The reason in the release's quarantine mark; None when there is none."""
+    async def condemned(self, release: Release) -> Condemned | None:
+        """The release's quarantine mark; None when there is none. Raises: DiskFault."""
         path = paths.quarantine(release)
-        return await self._reason(path) if await self._disk.exists(path) else None
+        return await self._mark(path) if await self._disk.exists(path) else None
 
     async def current(self) -> Version | None:
-        """The version that the current link leads to."""
+        """The version that the current link leads to. Raises: DiskFault."""
         try:
             target = await self._disk.read_link(paths.CURRENT)
             return Version(target.name.removeprefix("fleet-agent-v"))
-        except (NotFound, InvalidValue, DiskFault):
+        except (NotFound, InvalidValue):
             return None
 
     async def releases(self) -> tuple[Release, ...]:
-        """The releases on disk that have a manifest, by the names of those."""
+        """The releases on disk that have a manifest, by the names of those. Raises: DiskFault."""
         found = []
         for name in await self._disk.names(paths.RELEASES):
             if name.startswith("fleet-agent-v") and name.endswith(".manifest.json"):
-                manifest = await self._read(paths.RELEASES / name, _MANIFEST, move=False)
+                manifest = await self._read(paths.RELEASES / name, ReleaseManifest, aside=False)
                 if manifest is not None:
                     found.append(Release(version=manifest.version, sha256=Sha256(manifest.sha256)))
         return tuple(found)
 
-    async def _reason(self, path: PurePosixPath) -> str:
+    async def _counted(self, path: PurePosixPath, unlikely: str) -> int:
+        """The count on disk; garbage is counted on from where no count has been."""
         try:
-            return str(json.loads(await self._disk.read(path))["reason"])
-        except (ValueError, KeyError, TypeError, RecursionError, NotFound, DiskFault):
-            return "the quarantine mark cannot be read"
+            text = await self._disk.read(path)
+        except NotFound:
+            return 0
+        return int(text) if text.isdigit() and len(text) <= _LONGEST_COUNT else _no_other(unlikely)
 
-    async def _read(self, path: PurePosixPath, kind: TypeAdapter[T], *, move: bool = True) -> T | None:
+    async def _mark(self, path: PurePosixPath) -> Condemned:
+        try:
+            mark = statefile.decode(QuarantineMark, await self._disk.read(path))
+        except (InvalidValue, NotFound, DiskFault):
+            return Condemned(_UNREADABLE)
+        return Condemned(mark.reason, mark.attempt)
+
+    async def _write(self, path: PurePosixPath, value: BaseModel) -> None:
+        await write_atomic(self._disk, path, statefile.encode(value))
+
+    async def _read(self, path: PurePosixPath, kind: type[M], *, aside: bool = True) -> M | None:
         try:
             data = await self._disk.read(path)
         except NotFound:
             return None
-        except (Definite, Unknown) as error:
+        except Definite as error:
             _log.warning("%s cannot be read and counts as missing: %s", path, error)
             return None
         try:
-            return kind.validate_json(data)
-        except ValidationError as error:
-            _log.warning("%s is unreadable and counts as missing: %d problems", path, error.error_count())
-        if move:
-            await self._move_aside(path)
+            return statefile.decode(kind, data)
+        except InvalidValue as error:
+            _log.warning("%s counts as missing: %s", path, error)
+        if aside:
+            await self._put_aside(path, data)
         return None
 
-    async def _move_aside(self, path: PurePosixPath) -> None:
+    async def _put_aside(self, path: PurePosixPath, data: bytes) -> None:
+        """The name tells the contents: nothing that was put aside before is overwritten by something else."""
         try:
-            await self._disk.rename(path, path.with_name(f"{path.name}.broken"))
+            await self._disk.rename(path, path.with_name(f"{path.name}.{sha256(data).hexdigest()[:12]}.broken"))
         except (Definite, Unknown) as error:
             _log.warning("%s stays where it is: %s", path, error)
+
+
+def _no_other(unlikely: str) -> int:
+    return (1 << 32) + int(unlikely[:7], 16)

@@ -9,8 +9,7 @@ does it close the attempt as a success. Every attempt that this device answers t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from agent.events import (
@@ -19,6 +18,7 @@ from agent.events import (
     AttemptRecord,
     BecameManaging,
     Closed,
+    Condemned,
     DesiredSeen,
     DesiredWithdrawn,
     Drain,
@@ -29,6 +29,7 @@ from agent.events import (
     Hold,
     Insist,
     Instruction,
+    LiftQuarantine,
     LookAgain,
     LookedAgain,
     MarkedVerified,
@@ -51,6 +52,7 @@ from agent.events import (
     Step,
     StopAsked,
     StopUnit,
+    StreamWentBack,
     SwapDone,
     SwapFailed,
     SwapLink,
@@ -60,9 +62,28 @@ from agent.events import (
     WatchOverlap,
     WatchTrial,
 )
+from agent.states import (
+    Closing,
+    Confirmed,
+    Draining,
+    Found,
+    Idle,
+    Leaving,
+    Locking,
+    Marking,
+    Me,
+    OnTrial,
+    Overlapping,
+    RollingBack,
+    Staging,
+    State,
+    Swapping,
+    Testing,
+)
+from agent.transitions import is_declared
 from fleet.capabilities.host import Failing, Running, Stopped, UnitState
 from fleet.contracts.errors import IllegalTransition
-from fleet.contracts.ids import Architecture, AttemptId, InstanceId, Release, Revision, Sha256, Slot, Version
+from fleet.contracts.ids import AttemptId, Revision, Sha256
 from fleet.contracts.records import (
     DeferredUpgrade,
     DesiredAgent,
@@ -86,138 +107,7 @@ _STORY: Final = 30
 Instructions = tuple[Instruction, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Me:
-    """What this process is."""
-
-    instance: InstanceId
-    release: Release
-    slot: Slot
-    architecture: Architecture
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What the disk said when this process began. `current` is the version that the current link leads to."""
-
-    verified: Release | None = None
-    attempt: AttemptRecord | None = None
-    current: Version | None = None
-    condemned: Mapping[Sha256, str] | None = None
-    on_disk: tuple[Release, ...] = ()
-
-
-# --- states ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Idle:
-    """No attempt is under way."""
-
-
-@dataclass(frozen=True, slots=True)
-class Locking:
-    """Waits for the upgrade slot."""
-
-    desired: DesiredAgent
-
-
-@dataclass(frozen=True, slots=True)
-class Draining:
-    """Brings the workloads to rest."""
-
-    desired: DesiredAgent
-
-
-@dataclass(frozen=True, slots=True)
-class Staging:
-    """Brings the release onto the disk."""
-
-    desired: DesiredAgent
-
-
-@dataclass(frozen=True, slots=True)
-class Testing:
-    """Lets the release test itself."""
-
-    desired: DesiredAgent
-
-
-@dataclass(frozen=True, slots=True)
-class Swapping:
-    """Records the attempt, swaps the link, starts the other unit. Cannot be called off."""
-
-    record: AttemptRecord
-
-
-@dataclass(frozen=True, slots=True)
-class Overlapping:
-    """Both instances run. `stopped` counts looks in a row that found the new unit stopped."""
-
-    record: AttemptRecord
-    confirmed: bool = False
-    stopped: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class RollingBack:
-    """Undoes what was done; the record says how the attempt ends. `leave`: this very process runs the bad release."""
-
-    record: AttemptRecord
-    leave: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class OnTrial:
-    """This process runs a release that nobody has confirmed. `watched`: its own deadline is running."""
-
-    record: AttemptRecord | None
-    watched: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Marking:
-    """The operator has confirmed this instance; that is being written to disk."""
-
-    record: AttemptRecord
-
-
-@dataclass(frozen=True, slots=True)
-class Confirmed:
-    """It is written. Waits for the host lock."""
-
-    record: AttemptRecord
-
-
-@dataclass(frozen=True, slots=True)
-class Closing:
-    """Writes the success down and makes sure that the other slot is empty."""
-
-    record: AttemptRecord
-
-
-@dataclass(frozen=True, slots=True)
-class Leaving:
-    """This process is about to end."""
-
-
-State = (
-    Idle
-    | Locking
-    | Draining
-    | Staging
-    | Testing
-    | Swapping
-    | Overlapping
-    | RollingBack
-    | OnTrial
-    | Marking
-    | Confirmed
-    | Closing
-    | Leaving
-)
 _Working = Locking | Draining | Staging | Testing
-_Recorded = Swapping | Overlapping | RollingBack | Marking | Confirmed | Closing
 
 _PHASES: Final[dict[type[_Working], UpgradePhase]] = {
     Locking: UpgradePhase.LOCKING,
@@ -235,11 +125,12 @@ class Upgrade:
         self._found = found
         self._deadline = overlap
         self._verified = found.verified
-        self._condemned: dict[Sha256, str] = dict(found.condemned or {})
+        self._condemned: dict[Sha256, Condemned] = dict(found.condemned or {})
         self._managing = False
         self._seen = Revision(0)
         self._wanted: DesiredAgent | None = None
         self._settled: AttemptRecord | None = None
+        self._left_open: AttemptRecord | None = None
         self._story: deque[str] = deque(maxlen=_STORY)
         self.state: State = Idle()
 
@@ -247,15 +138,23 @@ class Upgrade:
         """Decide. What comes of work that was abandoned is passed over.
 
         Raises:
-            IllegalTransition: the state has no answer to the event; tells how it came to that.
+            IllegalTransition: the state has no answer to the event, or not this one; tells how it came to that.
         """
-        before = type(self.state).__name__
+        if self._is_stale(event):
+            return ()
+        before = self.state
         instructions = self._handle(event)
-        self._story.append(f"{before} --{type(event).__name__}--> {type(self.state).__name__}")
+        if not is_declared(type(before), type(event), type(self.state)):
+            story, after, self.state = tuple(self._story), self.state, before
+            raise IllegalTransition(repr(before), f"{event!r} to {type(after).__name__}", story)
+        self._story.append(f"{type(before).__name__} --{type(event).__name__}--> {type(self.state).__name__}")
         return instructions
 
     def _handle(self, event: Event) -> Instructions:
         match event:
+            case StreamWentBack():
+                self._seen = Revision(0)
+                return ()
             case DesiredSeen(revision, desired):
                 return self._desired_seen(revision, desired)
             case DesiredWithdrawn(revision):
@@ -264,12 +163,17 @@ class Upgrade:
                 return self._became_managing()
             case StopAsked(request):
                 return self._stop_asked(request)
-            case _ if event.attempt != self.attempt:
-                return ()
             case OverlapWatched() | TrialWatched() | LookedAgain():
                 return self._watched(event)
             case _:
                 return self._worked(event)
+
+    def _is_stale(self, event: Event) -> bool:
+        match event:
+            case DesiredSeen() | DesiredWithdrawn() | StreamWentBack() | BecameManaging() | StopAsked():
+                return False
+            case _:
+                return event.attempt != self.attempt
 
     @property
     def attempt(self) -> AttemptId | None:
@@ -304,13 +208,13 @@ class Upgrade:
 
     def _begin_after(self, record: AttemptRecord) -> Instructions:
         """The last attempt has ended."""
-        reason = self._condemned.get(record.release.sha256)
+        mark = self._condemned.get(record.release.sha256)
         succeeded = isinstance(record.ended, Succeeded)
         if succeeded and record.release == self._me.release and record.previous != record.release:
             self._verified = self._me.release
             return self._close(record)
-        if succeeded and record.release != self._me.release and reason is not None:
-            self._settled = self._ended(record, _rolled_back(reason))
+        if succeeded and record.release != self._me.release and mark is not None:
+            self._settled = self._ended(record, _rolled_back(mark.reason))
             return (Note(self._settled), *self._begin_plain())
         self._settled = record
         return self._begin_plain()
@@ -320,15 +224,16 @@ class Upgrade:
         return ()
 
     def _begin_as_old(self, record: AttemptRecord) -> Instructions:
-        reason = self._condemned.get(record.release.sha256)
-        if reason is not None:
-            return (Hold(), *self._roll_back(record, _rolled_back(reason), reason))
+        mark = self._condemned.get(record.release.sha256)
+        if mark is not None and mark.attempt in (None, record.attempt):
+            return (Hold(record.attempt), *self._roll_back(record, _rolled_back(mark.reason), mark.reason))
         if self._found.current != record.release.version:
-            return self._begin_plain()  # Never swapped: the attempt begins anew when the desired record is read.
+            self._left_open = record  # Never swapped, or swapped back: begins anew if it is still desired.
+            return self._begin_plain()
         resumed = record.model_copy(update={"origin": self._me.slot, "boot": self._me.instance.boot})
         self.state = Swapping(resumed)
         steps = (RecordAttempt(resumed), SwapLink(resumed.release), StartUnit(self._me.slot.other))
-        return (Hold(), TrySwap(resumed.attempt, steps))
+        return (Hold(resumed.attempt), TrySwap(resumed.attempt, steps))
 
     # --- what is desired -----------------------------------------------------------------------------------
 
@@ -336,6 +241,10 @@ class Upgrade:
         if revision <= self._seen:
             return ()
         self._seen, self._wanted = revision, desired
+        left_open = self._close_left_open(f"superseded by attempt {desired.attempt}", desired.attempt)
+        return (*left_open, *self._desired_now(desired))
+
+    def _desired_now(self, desired: DesiredAgent) -> Instructions:
         match self.state:
             case Idle():
                 return self._consider()
@@ -351,12 +260,30 @@ class Upgrade:
                 return ()  # Looked at when the attempt under way has ended.
 
     def _withdrawn(self, revision: Revision) -> Instructions:
+        """Before the swap the attempt is dropped, in the overlap it is undone: nobody will confirm the release."""
         if revision <= self._seen:
             return ()
         self._seen, self._wanted = revision, None
-        if isinstance(self.state, _Working):
-            return (Abandon(), *self._defer(self.state, "the desired release was withdrawn"))
-        return ()
+        match self.state:
+            case Locking() | Draining() | Staging() | Testing() as working:
+                return (Abandon(), *self._defer(working, _WITHDRAWN))
+            case Overlapping(record):
+                return self._withdraw_overlap(record)
+            case _:
+                return self._close_left_open(_WITHDRAWN)
+
+    def _withdraw_overlap(self, record: AttemptRecord) -> Instructions:
+        status = DeferredUpgrade(phase=UpgradePhase.OVERLAPPING, reason=_WITHDRAWN)
+        return (Abandon(), *self._roll_back(record, status))
+
+    def _close_left_open(self, reason: str, wanted: AttemptId | None = None) -> Instructions:
+        """An attempt that a crash cut off before its end is answered, unless it is going to begin anew."""
+        record, self._left_open = self._left_open, None
+        if record is None or record.attempt == wanted:
+            return ()
+        ended = self._ended(record, DeferredUpgrade(phase=UpgradePhase.SWAPPING, reason=reason))
+        self._settled = ended
+        return (Note(ended), _report(ended))
 
     def _consider(self) -> Instructions:
         """Idle: look whether something else is desired. Only the managing instance begins anything."""
@@ -381,14 +308,25 @@ class Upgrade:
         release, me = wanted.artefact.release, self._me
         if release.sha256 == me.release.sha256:
             return f"this very file runs here as version {me.release.version}"
-        if release.sha256 in self._condemned:
-            return f"quarantined on this device: {self._condemned[release.sha256]}"
+        mark = self._condemned.get(release.sha256)
+        if mark is not None and not self._lifts(wanted):
+            return f"quarantined on this device: {mark.reason}"
         if wanted.artefact.architecture is not me.architecture:
             return f"built for {wanted.artefact.architecture.value}, this is {me.architecture.value}"
         for other in (me.release, *self._found.on_disk):
             if other.version == release.version and other.sha256 != release.sha256:
                 return f"version {release.version} is on disk with another sha256, {other.sha256.short}"
         return ""
+
+    def _lifts(self, wanted: DesiredAgent) -> bool:
+        """Whether the release is condemned and the operator lifts that: once for an attempt, and never its own doing.
+
+        A mark that does not say who set it may be the boot guard's during this attempt, if that is on disk already.
+        """
+        mark = self._condemned.get(wanted.artefact.release.sha256)
+        known = self._found.attempt
+        began = known is not None and known.attempt == wanted.attempt
+        return wanted.lift_quarantine and mark is not None and mark.attempt != wanted.attempt and not began
 
     def _became_managing(self) -> Instructions:
         self._managing = True
@@ -433,11 +371,11 @@ class Upgrade:
                 self.state = Testing(desired)
                 test = RunSelfTest(desired.attempt, desired.artefact.release)
                 return (self._progress(desired, UpgradePhase.TESTING), test)
-            case Staging() as working, StageOverran(reason=reason):
+            case (Staging() | Testing()) as working, StageOverran(reason=reason):
                 return self._defer(working, reason)
             case Staging(desired), StageRefused(reason=reason):
                 refused = RefusedUpgrade(phase=UpgradePhase.STAGING, reason=_short(reason))
-                return (*self._settle(desired, refused), Undrain(), *self._consider_anew(desired))
+                return (*self._settle(desired, refused), Undrain(desired.attempt), *self._consider_anew(desired))
             case Testing(desired), SelfTestPassed():
                 return self._swap(desired)
             case Testing(desired), SelfTestFailed(reason=reason):
@@ -451,6 +389,7 @@ class Upgrade:
                 return self._restored(rolling)
             case Marking(record), MarkedVerified():
                 self._verified = self._me.release
+                self._condemned.pop(self._me.release.sha256, None)
                 self.state = Confirmed(record)
                 return self._close(record) if self._managing else ()
             case Closing(record), Closed():
@@ -461,7 +400,7 @@ class Upgrade:
     def _defer(self, working: _Working, reason: str) -> Instructions:
         """Not now; and see whether something else is desired instead."""
         status = DeferredUpgrade(phase=_PHASES[type(working)], reason=_short(reason))
-        undrain = () if isinstance(working, Locking) else (Undrain(),)
+        undrain = () if isinstance(working, Locking) else (Undrain(working.desired.attempt),)
         return (*self._settle(working.desired, status), *undrain, *self._consider_anew(working.desired))
 
     def _consider_anew(self, ended: DesiredAgent) -> Instructions:
@@ -471,7 +410,9 @@ class Upgrade:
     def _swap(self, desired: DesiredAgent) -> Instructions:
         record, other = self._record(desired), self._me.slot.other
         self.state = Swapping(record)
+        lift = (LiftQuarantine(record.release),) if self._lifts(desired) else ()
         steps: tuple[Step, ...] = (
+            *lift,
             StopUnit(other),
             RecordAttempt(record),
             SwapLink(record.release),
@@ -481,17 +422,19 @@ class Upgrade:
 
     def _condemn_untried(self, desired: DesiredAgent, reason: str) -> Instructions:
         """The release failed its self-test: nothing was swapped, so nothing but the mark is needed."""
-        self._condemned[desired.artefact.release.sha256] = reason
+        self._condemned[desired.artefact.release.sha256] = Condemned(reason, desired.attempt)
         ended = self._ended(self._record(desired), RolledBack(phase=UpgradePhase.TESTING, reason=_short(reason)))
         self.state = RollingBack(ended)
-        return (Insist((Quarantine(ended.release, _short(reason)), RecordAttempt(ended)), Restored(ended.attempt)),)
+        return (Insist((_quarantine(ended, reason), RecordAttempt(ended)), Restored(ended.attempt)),)
 
     def _overlap(self, record: AttemptRecord) -> Instructions:
+        self._condemned.pop(record.release.sha256, None)
         self.state = overlapping = Overlapping(record)
         report = Report(record.attempt, record.release, _OVERLAPPING, self._me.instance)
         watch = WatchOverlap(record.attempt, record.release)
-        later = () if self._wanted is None else self._desired_in_overlap(overlapping, self._wanted)
-        return (report, watch, *later)
+        if self._wanted is not None:
+            return (report, watch, *self._desired_in_overlap(overlapping, self._wanted))
+        return (report, watch, *(self._withdraw_overlap(record) if self._seen else ()))
 
     def _desired_in_overlap(self, overlapping: Overlapping, desired: DesiredAgent) -> Instructions:
         record = overlapping.record
@@ -507,6 +450,7 @@ class Upgrade:
         return (
             Abandon(),
             Report(record.attempt, record.release, superseded, self._me.instance),
+            Hold(adopted.attempt),
             Note(adopted),
             Report(adopted.attempt, adopted.release, _OVERLAPPING, self._me.instance),
             WatchOverlap(adopted.attempt, adopted.release),
@@ -517,11 +461,13 @@ class Upgrade:
         match self.state, event:
             case Overlapping() as overlapping, OverlapWatched():
                 return self._overlap_watched(overlapping, event)
+            case Overlapping(record, confirmed=False), LookedAgain(whole=False):
+                return self._undo_damaged(record)
             case Overlapping(record, confirmed=False), LookedAgain():
                 reason = f"not confirmed by the operator within {self._deadline} in which it could have been"
                 return (Abandon(), *self._roll_back(record, _rolled_back(reason), reason))
             case OnTrial(), TrialWatched(connected=connected):
-                return (LookAgain(event.attempt),) if connected >= self._deadline else ()
+                return (LookAgain(event.attempt, self._me.release),) if connected >= self._deadline else ()
             case OnTrial(AttemptRecord() as record), LookedAgain():
                 return self._give_myself_up(record)
             case _:
@@ -531,11 +477,19 @@ class Upgrade:
         stopped = overlapping.stopped + 1 if isinstance(event.unit, Stopped) else 0
         self.state = replace(overlapping, stopped=stopped)
         reason = event.condemned or _dead(event.unit, stopped)
+        if reason and not event.whole:
+            return self._undo_damaged(overlapping.record)
         if reason:
             return (Abandon(), *self._roll_back(overlapping.record, _rolled_back(reason), reason))
         if not overlapping.confirmed and event.connected >= self._deadline:
-            return (LookAgain(overlapping.record.attempt),)
+            return (LookAgain(overlapping.record.attempt, overlapping.record.release),)
         return ()
+
+    def _undo_damaged(self, record: AttemptRecord) -> Instructions:
+        """What the disk did to a release says nothing about the release."""
+        reason = f"the files of {record.release} were damaged on this disk"
+        status = DeferredUpgrade(phase=UpgradePhase.OVERLAPPING, reason=reason)
+        return (Abandon(), *self._roll_back(record, status))
 
     def _stop_asked(self, request: StopRequest) -> Instructions:
         """Only an overlap is ended by a stop: at any other time the device would be left without an agent."""
@@ -549,12 +503,15 @@ class Upgrade:
     # --- going back -----------------------------------------------------------------------------------------------
 
     def _roll_back(self, record: AttemptRecord, status: UpgradeStatus, condemn: str = "") -> Instructions:
-        """Condemn first, if the release is to blame: whatever interrupts this, it is not tried again unasked."""
+        """Condemn first, if the release is to blame: whatever interrupts this, it is not tried again unasked.
+
+        Stop the unit before the link is swapped: without blame, only the link tells a restarted process to go on here.
+        """
         ended = self._ended(record, status)
-        steps: list[Step] = [SwapLink(record.previous), StopUnit(self._me.slot.other)]
+        steps: list[Step] = [StopUnit(self._me.slot.other), SwapLink(record.previous)]
         if condemn:
-            self._condemned[record.release.sha256] = condemn
-            steps.insert(0, Quarantine(record.release, _short(condemn)))
+            self._condemned[record.release.sha256] = Condemned(condemn, record.attempt)
+            steps.insert(0, _quarantine(record, condemn))
         if self._verified == self._me.release:
             steps.append(MarkVerified(self._me.release))  # The new instance may have marked itself.
         self.state = RollingBack(ended)
@@ -564,11 +521,13 @@ class Upgrade:
         """A trial that nobody watches and nobody confirms goes back by itself."""
         if record.previous == record.release or record.previous.sha256 in self._condemned:
             return ()
+        if self._wanted is None or self._wanted.artefact.release != record.release:
+            return ()  # Nobody could have confirmed it.
         reason = f"not confirmed by the operator within {self._deadline} in which it could have been"
-        self._condemned[record.release.sha256] = reason
+        self._condemned[record.release.sha256] = Condemned(reason, record.attempt)
         ended = self._ended(record, _rolled_back(reason))
         self.state = RollingBack(ended, leave=True)
-        steps = (Quarantine(record.release, reason), SwapLink(record.previous), RecordAttempt(ended))
+        steps = (_quarantine(record, reason), SwapLink(record.previous), RecordAttempt(ended))
         return (Abandon(), Insist(steps, Restored(ended.attempt)))
 
     def _restored(self, rolling: RollingBack) -> Instructions:
@@ -579,8 +538,8 @@ class Upgrade:
         self.state = Idle()
         wanted = self._wanted
         if wanted is not None and wanted.attempt == rolling.record.attempt:
-            return (_report(rolling.record), Undrain())
-        return (_report(rolling.record), Undrain(), *self._consider())
+            return (_report(rolling.record), Undrain(rolling.record.attempt))
+        return (_report(rolling.record), Undrain(rolling.record.attempt), *self._consider())
 
     # --- the new instance's way -------------------------------------------------------------------------------------
 
@@ -598,7 +557,8 @@ class Upgrade:
         self.state = trial = replace(trial, record=record)
         if wanted.confirmed == self._me.instance:
             self.state = Marking(record)
-            return (Abandon(), Insist((MarkVerified(self._me.release),), MarkedVerified(record.attempt)))
+            lift = (LiftQuarantine(record.release),) if self._lifts(wanted) else ()
+            return (Abandon(), Insist((*lift, MarkVerified(self._me.release)), MarkedVerified(record.attempt)))
         return self._watch_trial(trial)
 
     def _watch_trial(self, trial: OnTrial) -> Instructions:
@@ -666,6 +626,13 @@ class Upgrade:
 
 
 _OVERLAPPING: Final = InProgress(phase=UpgradePhase.OVERLAPPING)
+
+
+_WITHDRAWN: Final = "the desired release was withdrawn"
+
+
+def _quarantine(record: AttemptRecord, reason: str) -> Quarantine:
+    return Quarantine(record.release, _short(reason), record.attempt)
 
 
 def _report(record: AttemptRecord) -> Report:

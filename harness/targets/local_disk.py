@@ -12,9 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from pydantic import ValidationError
-
-from agent import paths
+from agent import paths, statefile
 from fleet.contracts.errors import InvalidValue
 from fleet.contracts.ids import DeviceId, Release, Sha256, Version
 from fleet.contracts.records import ReleaseManifest
@@ -104,9 +102,9 @@ class DiskWatch:
         path = self._inside(paths.RELEASES / name)
         try:
             version = Version(name.removeprefix(_PREFIX))
-            manifest = ReleaseManifest.model_validate_json(self._inside(paths.manifest(version)).read_bytes())
+            manifest = statefile.decode(ReleaseManifest, self._inside(paths.manifest(version)).read_bytes())
             sha256 = self._sha256(path)
-        except (InvalidValue, ValidationError) as error:
+        except InvalidValue as error:
             raise _NotWhole(f"{name}: {type(error).__name__}") from error
         except OSError as error:
             raise _NotWhole(f"{name}: {error.strerror}") from error

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import assert_never
 
-from agent import launcher, paths, selftest
+from agent import launcher, paths, selftest, statefile
 from agent.ports import AgentBoot, AgentConfig, AgentPorts
 from fleet.capabilities.containers import ContainerFact
 from fleet.capabilities.host import Exited
@@ -299,7 +299,7 @@ class VirtualDevice:
     def _checked(self, name: PurePosixPath) -> Release | None:
         """The release a manifest stands for, if both are whole."""
         try:
-            manifest = ReleaseManifest.model_validate_json(self.disk.read(paths.RELEASES / name))
+            manifest = statefile.decode(ReleaseManifest, self.disk.read(paths.RELEASES / name))
             found = self.disk.sha256(paths.release(manifest.version))
         except (FleetError, ValueError):
             return None

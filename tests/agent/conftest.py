@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from agent.events import AttemptRecord
-from agent.upgrade import Found, Me, Upgrade
+from agent.events import AttemptRecord, Condemned
+from agent.states import Found, Me
+from agent.upgrade import Upgrade
 from fleet.contracts.ids import (
     Architecture,
     AttemptId,
@@ -85,6 +86,11 @@ def brain(values: Values) -> Callable[..., Upgrade]:
         release: Release, *, slot: Slot = Slot.A, boot: BootId | None = None, start: int = 2, **found: object
     ) -> Upgrade:
         me = Me(values.instance(release, start, boot), release, slot, Architecture.AARCH64)
+        marks = found.get("condemned")
+        if isinstance(marks, dict):  # a reason alone stands for a mark that does not say which attempt set it
+            found["condemned"] = {
+                sha: Condemned(mark) if isinstance(mark, str) else mark for sha, mark in marks.items()
+            }
         known = Found(**{"verified": release, **found})  # type: ignore[arg-type]  # whatever a test says is found
         return Upgrade(me, known, values.deadline)
 

@@ -142,6 +142,9 @@ class Listener:
     def desired_agent(self, desired: DesiredAgent, revision: Revision) -> None:
         self.told.append((desired.attempt, int(revision)))
 
+    def stream_went_back(self) -> None:
+        self.told.append("went back")
+
     def withdrawn_agent(self, revision: Revision) -> None:
         self.told.append(("withdrawn", int(revision)))
 

@@ -277,7 +277,7 @@ async def upgrade(disk: SimDisk, previous: Release, data: bytes) -> None:
 async def go_back(disk: SimDisk, previous: Release, data: bytes) -> None:
     """Everything that a roll-back does to the disk."""
     store, bad = Store(disk), artefact(data, 2).release
-    await store.quarantine(bad, "bad")
+    await store.quarantine(bad, "bad", AttemptId("a-1"))
     await point_link(disk, paths.CURRENT, paths.release(previous.version))
     await store.mark_verified(previous)
 

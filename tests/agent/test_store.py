@@ -10,13 +10,15 @@ from typing import Any, TypeVar
 import pytest
 
 from agent import paths
+from agent.events import Condemned
 from agent.store import KeptWorkload, KeptWorkloads, Store, write_atomic
-from fleet.contracts.ids import DeploymentName, Revision, Slot
+from fleet.contracts.ids import AttemptId, DeploymentName, Revision, Slot
 from fleet.contracts.podman import Container, PodmanScore
 from fleet.contracts.records import DesiredWorkload, RolledBack, UpgradePhase
 from sim.disk import DiskImage, SimDisk
 
 T = TypeVar("T")
+A1 = AttemptId("a-1")
 Values = Any  # The conftest's class: test files cannot import it.
 
 
@@ -95,13 +97,13 @@ def test_the_first_reason_of_a_quarantine_stays_and_an_unreadable_mark_condemns(
     store: Store, image: DiskImage, values: Values
 ) -> None:
     one, two = values.release(1), values.release(2)
-    run(store.quarantine(one, "it crashed"))
-    run(store.quarantine(one, "something else"))
+    run(store.quarantine(one, "it crashed", A1))
+    run(store.quarantine(one, "something else", A1))
     image.write(paths.quarantine(two), b"\xff")
     image.write(paths.QUARANTINE / f".{two.sha256}.tmp", b"")
     found = run(store.quarantined())
     assert sorted(found) == sorted([one.sha256, two.sha256])
-    assert found[one.sha256] == "it crashed" == run(store.condemned(one))
+    assert found[one.sha256] == Condemned("it crashed", A1) == run(store.condemned(one))
     assert run(store.condemned(two)) is not None
     assert run(store.condemned(values.release(3))) is None
 
@@ -136,7 +138,8 @@ def test_garbage_is_moved_aside(
     image.write(path, data)
     assert run(reader(store)) is None
     assert not image.exists(path)
-    assert image.read(path.with_name(f"{path.name}.broken")) == data
+    aside = [name for name in image.names(path.parent) if name.endswith(".broken")]
+    assert [image.read(path.parent / name) for name in aside] == [data]
     assert run(reader(store)) is None
 
 

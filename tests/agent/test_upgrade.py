@@ -52,7 +52,8 @@ from agent.events import (
     WatchOverlap,
     WatchTrial,
 )
-from agent.upgrade import Idle, Leaving, Locking, OnTrial, Overlapping, RollingBack, Upgrade
+from agent.states import Idle, Leaving, Locking, OnTrial, Overlapping, RollingBack
+from agent.upgrade import Upgrade
 from fleet.capabilities.host import Failing, Running, Stopped
 from fleet.contracts.errors import IllegalTransition
 from fleet.contracts.ids import Architecture, AttemptId, BootId, Revision, Slot
@@ -234,7 +235,7 @@ def test_an_overrun_drain_defers_and_undrains(old: Upgrade) -> None:
     old.handle(SlotGranted(A1))
     ended = old.handle(DrainOverran(A1, "web is not healthy"))
     assert statuses(ended) == [DeferredUpgrade(phase=UpgradePhase.DRAINING, reason="web is not healthy")]
-    assert Undrain() in ended
+    assert Undrain(A1) in ended
 
 
 @pytest.mark.parametrize(
@@ -245,7 +246,7 @@ def test_a_release_that_cannot_be_staged(old: Upgrade, event: Event, kind: type)
     old.handle(Drained(A1))
     ended = old.handle(event)
     assert [type(status) for status in statuses(ended)] == [kind]
-    assert Undrain() in ended
+    assert Undrain(A1) in ended
     assert old.state == Idle()
 
 
@@ -256,7 +257,7 @@ def test_a_failed_self_test_condemns_without_touching_the_link(old: Upgrade, val
     assert [type(step) for step in insist.steps] == [Quarantine, RecordAttempt]
     ended = old.handle(insist.done)
     assert statuses(ended) == [RolledBack(phase=UpgradePhase.TESTING, reason="exit code 1")]
-    assert Undrain() in ended
+    assert Undrain(A1) in ended
     again = old.handle(DesiredSeen(Revision(9), values.desired(values.release(2), "a-2")))
     assert isinstance(statuses(again)[0], RefusedUpgrade)
 
@@ -270,7 +271,7 @@ def test_a_newer_desire_before_the_swap_supersedes(old: Upgrade, values: Values,
     assert isinstance(first, DeferredUpgrade)
     assert second == InProgress(phase=UpgradePhase.LOCKING)
     assert taken[0] == Abandon()
-    assert (Undrain() in taken) == (done > 0)
+    assert (Undrain(A1) in taken) == (done > 0)
     assert taken[-1] == AskLock(AttemptId("a-2"))
     assert old.handle(SlotGranted(A1)) == ()
 
@@ -311,11 +312,11 @@ def rolled_back(made: Upgrade, event: Event) -> Insist:
 def test_a_dead_successor_is_rolled_back(overlapping: Upgrade, values: Values, unit: Failing) -> None:
     insist = rolled_back(overlapping, OverlapWatched(A1, unit, ZERO))
     kinds = [type(step) for step in insist.steps]
-    assert kinds == [Quarantine, SwapLink, StopUnit, MarkVerified, RecordAttempt]
-    assert insist.steps[1] == SwapLink(values.release(1))
+    assert kinds == [Quarantine, StopUnit, SwapLink, MarkVerified, RecordAttempt]
+    assert insist.steps[2] == SwapLink(values.release(1))
     ended = overlapping.handle(insist.done)
     assert isinstance(statuses(ended)[0], RolledBack)
-    assert Undrain() in ended
+    assert Undrain(A1) in ended
     assert overlapping.state == Idle()
 
 
@@ -329,15 +330,15 @@ def test_a_successor_that_stays_stopped_is_rolled_back(overlapping: Upgrade) -> 
     rolled_back(overlapping, OverlapWatched(A1, Stopped(), ZERO))
 
 
-def test_a_mark_of_the_boot_guard_rolls_back(overlapping: Upgrade) -> None:
+def test_a_mark_of_the_boot_guard_rolls_back(overlapping: Upgrade, values: Values) -> None:
     insist = rolled_back(overlapping, OverlapWatched(A1, Running(), ZERO, "started 3 times"))
-    assert insist.steps[0] == Quarantine(overlapping.state.record.release, "started 3 times")  # type: ignore[union-attr]
+    assert insist.steps[0] == Quarantine(values.release(2), "started 3 times", A1)
 
 
 def test_the_deadline_is_looked_at_twice(overlapping: Upgrade, values: Values) -> None:
     short = Duration(values.deadline - 1)
     assert overlapping.handle(OverlapWatched(A1, Running(), short)) == ()
-    assert overlapping.handle(OverlapWatched(A1, Running(), values.deadline)) == (LookAgain(A1),)
+    assert overlapping.handle(OverlapWatched(A1, Running(), values.deadline)) == (LookAgain(A1, values.release(2)),)
     rolled_back(overlapping, LookedAgain(A1))
 
 
@@ -396,7 +397,7 @@ def record(values: Values) -> AttemptRecord:
 def test_the_old_instance_resumes_its_overlap(brain: Make, values: Values, record: AttemptRecord) -> None:
     made = brain(values.release(1), start=4, attempt=record, current=values.release(2).version)
     steps = (RecordAttempt(record), SwapLink(values.release(2)), StartUnit(Slot.B))
-    assert made.begin() == (Hold(), TrySwap(A1, steps))
+    assert made.begin() == (Hold(A1), TrySwap(A1, steps))
     assert WatchOverlap(A1, values.release(2)) in made.handle(SwapDone(A1))
 
 
@@ -406,7 +407,7 @@ def test_the_old_instance_resumes_its_overlap_after_a_reboot_from_the_slot_that_
     before = record.model_copy(update={"origin": Slot.B, "boot": BootId("an-earlier-boot")})
     made = brain(values.release(1), start=4, attempt=before, current=values.release(2).version)
     steps = (RecordAttempt(record), SwapLink(values.release(2)), StartUnit(Slot.B))
-    assert made.begin() == (Hold(), TrySwap(A1, steps))
+    assert made.begin() == (Hold(A1), TrySwap(A1, steps))
 
 
 def test_a_crash_before_the_link_was_swapped_begins_anew(brain: Make, values: Values, record: AttemptRecord) -> None:
@@ -464,7 +465,9 @@ def test_a_trial_that_nobody_confirms_gives_itself_up(brain: Make, values: Value
     made.begin()
     assert WatchTrial(A1) in made.handle(BecameManaging())
     assert made.handle(TrialWatched(A1, ZERO)) == ()
-    assert made.handle(TrialWatched(A1, values.deadline)) == (LookAgain(A1),)
+    assert made.handle(TrialWatched(A1, values.deadline)) == (LookAgain(A1, values.release(2)),)
+    assert made.handle(LookedAgain(A1)) == ()  # nothing is desired: nobody could have confirmed it
+    made.handle(DesiredSeen(Revision(9), values.desired(values.release(2))))
     insist = only(made.handle(LookedAgain(A1)), Insist)
     assert [type(step) for step in insist.steps] == [Quarantine, SwapLink, RecordAttempt]
     assert made.handle(insist.done) == (Exit(1),)

@@ -44,7 +44,8 @@ from agent.events import (
     WatchOverlap,
     WatchTrial,
 )
-from agent.upgrade import Found, Idle, Leaving, Me, OnTrial, Overlapping, Upgrade
+from agent.states import Found, Idle, Leaving, Me, OnTrial, Overlapping
+from agent.upgrade import Upgrade
 from fleet.capabilities.host import Failing, Running, Stopped
 from fleet.contracts.ids import Architecture, AttemptId, Revision, Slot
 from fleet.contracts.records import TERMINAL, StopRequest, UpgradeStatus
