@@ -26,7 +26,7 @@ from agent.linux.programs import LinuxPrograms
 from agent.linux.systemd import Systemd
 from agent.loop import run_agent
 from agent.ports import AgentBoot, AgentConfig, AgentPorts
-from fleet.adapters.clock import SystemChance, WallClock
+from fleet.adapters.clock import OffsetFile, SystemChance, WallClock
 from fleet.adapters.http import HttpArtefacts
 from fleet.adapters.nats import NatsBus, PasswordFile
 from fleet.contracts.errors import FleetError
@@ -86,7 +86,7 @@ async def _run(boot: AgentBoot, config: AgentFile, root: Path) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    clock, chance = WallClock(config.pace), SystemChance()
+    clock, chance = _clock(config, root), SystemChance()
     login = PasswordFile(below(root, config.bus.login))
     bus, artefacts = NatsBus(config.bus.url, config.device, login, clock, chance), HttpArtefacts(clock)
     ports = AgentPorts(
@@ -106,6 +106,12 @@ async def _run(boot: AgentBoot, config: AgentFile, root: Path) -> int:
         return await run_agent(boot, ports, AgentConfig(config.device), stop)
     finally:
         await artefacts.close()
+
+
+def _clock(config: AgentFile, root: Path) -> WallClock:
+    if config.clock_offset is None:
+        return WallClock(config.pace)
+    return WallClock(config.pace, OffsetFile(below(root, config.clock_offset)))
 
 
 if __name__ == "__main__":

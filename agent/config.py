@@ -24,11 +24,17 @@ class BusConfig(Frozen):
 
 
 class AgentFile(Frozen):
-    """The whole file. `pace` divides every interval of the agent; it is 1 on a real device."""
+    """The whole file.
+
+    `pace` divides every interval of the agent; it is 1 on a real device. `clock_offset` is a path on the device, of a
+    file that says how wrong its time of day is (`fleet.adapters.clock.OffsetFile`); a real device's clock is wrong by
+    itself, and has none.
+    """
 
     device: DeviceId
     bus: BusConfig
     pace: Annotated[float, Field(gt=0)] = 1.0
+    clock_offset: Annotated[str, Field(pattern=r"^/\S+$")] | None = None
 
 
 def load(path: Path) -> AgentFile:

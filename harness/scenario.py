@@ -40,7 +40,7 @@ from harness.schema_checks import Check
 from harness.schema_errors import ScenarioError, first, located, nearest, syntax
 from harness.schema_facts import Count, DeviceFact, LeaderIs, OperatorStarts
 from harness.schema_fault_blocks import OnOperator
-from harness.schema_faults import FaultSpec
+from harness.schema_faults import KIND, FaultSpec
 from harness.schema_lines import Place, lines_of
 from harness.schema_steps import Deploy, Step, Upgrade
 from harness.targets.port import FleetPlan
@@ -210,7 +210,9 @@ class Loaded:
         releases = tuple(ReleasePlan(release.version, release.misbehaviour) for release in self.scenario.releases)
         self._check_replicas()
         operators = self.scenario.fleet.operators
-        plan = FleetPlan(names, tuple(labels.values()), releases, Version(self.scenario.installed), operators)
+        faults = frozenset(KIND[type(fault)] for fault in self.scenario.faults)
+        installed = Version(self.scenario.installed)
+        plan = FleetPlan(names, tuple(labels.values()), releases, installed, operators, faults)
         return Cast(self.scenario, plan, groups)
 
     def _groups(self, names: tuple[DeviceId, ...]) -> dict[str, tuple[DeviceId, ...]]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 
 from fleet.contracts.errors import InvalidValue
-from fleet.contracts.time import Duration, Instant
+from fleet.contracts.time import ZERO, Duration, Instant
 
 
 class WallClock:
@@ -19,22 +21,27 @@ class WallClock:
     `wall` is right at the making of the clock and runs ahead from there on; with the pace 1 it is the machine's own,
     its jumps included.
 
+    Args:
+        pace: how many times faster than real.
+        offset: asked at each `wall` how wrong the time of day is.
+
     Raises:
         InvalidValue: the pace is not above 0.
     """
 
-    def __init__(self, pace: float = 1.0) -> None:
+    def __init__(self, pace: float = 1.0, offset: Callable[[], Duration] = lambda: ZERO) -> None:
         if not pace > 0:
             raise InvalidValue(f"{pace} is not a pace: use a number above 0")
         self._pace = pace
+        self._offset = offset
         self._start = time.monotonic_ns()
         self._wall_at_start = time.time_ns()
 
     def wall(self) -> Instant:
         """The time of day, as the class says."""
         if self._pace == 1.0:
-            return Instant(time.time_ns())
-        return Instant(self._wall_at_start + self.monotonic())
+            return Instant(time.time_ns()) + self._offset()
+        return Instant(self._wall_at_start + self.monotonic()) + self._offset()
 
     def monotonic(self) -> Instant:
         """Paced time since the clock was made."""
@@ -50,6 +57,30 @@ class WallClock:
 
     def _real(self, length: Duration) -> float:
         return length.in_seconds / self._pace
+
+
+class OffsetFile:
+    """How wrong a program is to believe the time of day to be, in a file that is read anew each time (ADR-018).
+
+    It holds nanoseconds as a decimal number; a file that is not there stands for none. Whoever changes it replaces it
+    by a rename.
+
+    Raises:
+        InvalidValue: when called: the file holds something else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __call__(self) -> Duration:
+        try:
+            text = self._path.read_text("ascii")
+        except FileNotFoundError:
+            return ZERO
+        try:
+            return Duration(int(text))
+        except ValueError:
+            raise InvalidValue(f"{self._path} does not hold a number of nanoseconds") from None
 
 
 class SystemChance:

@@ -22,7 +22,7 @@ from fleet.contracts.errors import InvalidValue
 from fleet.contracts.ids import Version
 from fleet.releases.build import BuiltRelease
 from harness.faults import Fault
-from harness.targets.local_faults import CANNOT
+from harness.targets.local_faults import cannot
 from harness.targets.local_parts import RunFolder
 from harness.targets.local_releases import build_all
 from harness.targets.local_session import LocalSession
@@ -53,7 +53,7 @@ class LocalTarget:
     @property
     def cannot(self) -> dict[type[Fault], str]:
         """See `Target.cannot`."""
-        return CANNOT
+        return cannot()
 
     def run(self, plan: FleetPlan, seed: int, main: Callable[[Session], Awaitable[T]]) -> T:
         """See `Target.run`. The seed decides nothing here: the world is real."""

@@ -16,7 +16,7 @@ from fleet.adapters.nats_admin import NatsAdmin
 from fleet.adapters.objects import StandaloneObjects
 from fleet.capabilities.clock import Clock
 from fleet.contracts.errors import FleetError, NotFound, Unavailable
-from fleet.contracts.layout import BUCKETS
+from fleet.contracts.layout import BUCKETS, Bucket
 from fleet.contracts.time import Duration, Instant
 from harness.faults import WriteRaw
 from harness.targets.local_bus_watch import HARNESS, BusWatch
@@ -44,6 +44,7 @@ class LocalBus:
         self._real = real
         self._open = asyncio.Event()
         self._crashes = 0
+        self._lost: tuple[Bucket, ...] = ()
         self._bus: NatsBus | None = None
         self._watch: BusWatch | None = None
         self._objects: StandaloneObjects | None = None
@@ -95,6 +96,16 @@ class LocalBus:
         while bus.is_connected():
             await self._real.sleep(_LOOK_AGAIN)
 
+    async def lose_tail(self, buckets: tuple[Bucket, ...], writes: int) -> None:
+        """The machine of the server loses power: as `kill`, and the newest writes of these buckets are gone.
+
+        Raises: as `kill`; Unavailable when the server's store is not as it is known.
+        """
+        await self.kill()
+        self._lost = buckets
+        for bucket in buckets:
+            self._nats.lose_tail(bucket, writes)
+
     async def restart(self) -> None:
         """Start the server on the same port and store; let the others in when the harness has caught up.
 
@@ -103,6 +114,8 @@ class LocalBus:
         bus, watch = self._parts()
         await self._nats.start()
         await self._connected(bus)
+        lost, self._lost = self._lost, ()
+        await watch.look_again(lost)
         await watch.catch_up()
         self._open.set()
 

@@ -41,6 +41,7 @@ class BusWatch:
         self._journal = journal
         self._now = now
         self._seen = dict.fromkeys(Bucket, Revision(0))
+        self._newest: dict[Bucket, dict[str, Revision]] = {bucket: {} for bucket in Bucket}
         self._raw: dict[tuple[Bucket, str, bytes], None] = {}
         self._open: list[Subscription] = []
         self._waiting: list[Entry] | None = None
@@ -74,14 +75,22 @@ class BusWatch:
             if self._is_new(entry):
                 self._entry(entry)
 
-    async def forget(self) -> None:
-        """The server lost what it had accepted: its revisions begin again where its buckets end now.
+    async def look_again(self, buckets: tuple[Bucket, ...]) -> None:
+        """The server lost the newest writes of these: record what they hold now, as written by the harness.
 
-        Raises: as `Bus.entries`.
+        The revisions begin again where each ends. Heartbeats are left out: the next ones replace them. Call it while
+        nobody else can write. Raises: as `Bus.entries`.
         """
-        for bucket in Bucket:
-            entries = await self._bus.entries(bucket)
-            self._seen[bucket] = max((entry.revision for entry in entries), default=Revision(0))
+        for bucket in buckets:
+            entries = {entry.key: entry for entry in await self._bus.entries(bucket)}
+            known = self._newest[bucket]
+            self._seen[bucket] = max((entry.revision for entry in entries.values()), default=Revision(0))
+            if bucket is not Bucket.HEARTBEAT:
+                for key in sorted({*entries, *known}):
+                    entry = entries.get(key, Deleted(bucket, key, self._seen[bucket]))
+                    if entry.revision != known.get(key):
+                        self._journal.record(self._event(entry, HARNESS))
+            self._newest[bucket] = {key: entry.revision for key, entry in entries.items()}
 
     async def settle(self, clock: Clock) -> None:
         """Return when every write accepted so far has been recorded. `clock` is not paced.
@@ -108,9 +117,14 @@ class BusWatch:
             self._waiting.append(entry)
             return
         self._seen[entry.bucket] = max(self._seen[entry.bucket], entry.revision)
-        self._journal.record(self._event(entry))
+        self._newest[entry.bucket][entry.key] = entry.revision
+        self._journal.record(self._event(entry, self._writer(entry)))
 
-    def _event(self, entry: Entry) -> Event:
+    def _writer(self, entry: Entry) -> str:
+        raw = isinstance(entry, Stored) and self._raw.pop((entry.bucket, entry.key, entry.value), 0) is None
+        return HARNESS if raw else _owner(entry.bucket, entry.key)
+
+    def _event(self, entry: Entry, writer: str) -> Event:
         now, of_object = self._now(), _object_of(entry)
         match entry:
             case Stored(value=value) if of_object is not None:
@@ -118,12 +132,10 @@ class BusWatch:
             case Deleted() if of_object is not None:
                 return ObjectRemoved(now, *of_object)
             case Stored(bucket, key, revision, value):
-                raw = self._raw.pop((bucket, key, value), 0) is None
-                writer = HARNESS if raw else _owner(bucket, key)
                 kind = HeartbeatStored if bucket is Bucket.HEARTBEAT else KvStored
                 return kind(now, bucket, key, revision, writer, value)
             case Deleted(bucket, key, revision):
-                return KvDeleted(now, bucket, key, revision, _owner(bucket, key))
+                return KvDeleted(now, bucket, key, revision, writer)
 
     def _request(self, request: Request) -> bytes | None:
         _, kind, device = request.subject.split(".", 2)

@@ -9,10 +9,14 @@ from pathlib import Path
 from agent.linux.podman import container_name
 from fleet.capabilities.clock import Clock
 from fleet.contracts.errors import NotFound
-from fleet.contracts.ids import DeploymentName, DeviceId, Slot
-from fleet.contracts.time import Duration
+from fleet.contracts.ids import DeploymentName, DeviceId, Release, Slot
+from fleet.contracts.time import ZERO, Duration
+from harness.faults import DamageFile
+from harness.targets import local_mount
 from harness.targets.local_disk import DiskWatch
+from harness.targets.local_files import damage
 from harness.targets.local_lock_watch import LockWatch
+from harness.targets.local_parts import CLOCK_OFFSET
 from harness.targets.standin.events import BoxEnded, BoxStarted, MachineEvent, MachineUp, UnitEnded, UnitStarted
 from harness.targets.standin.machine import StandInMachine
 from sim.journal import (
@@ -55,6 +59,8 @@ class LocalDevice:
         self._machine = StandInMachine(root, pace, self._happened, environment)
         self._disk = DiskWatch(device, root, journal, self._now)
         self._locks = LockWatch(device, root, journal, self._now)
+        self._silences = 0
+        self._wrong_by = ZERO
         self._naming: dict[Slot, asyncio.Task[None]] = {}
 
     @property
@@ -90,6 +96,8 @@ class LocalDevice:
         """Raises: Unavailable when it does not come up."""
         self._journal.record(PowerRestored(self._now(), self.device))
         await self._machine.boot()
+        if self._silences:
+            await self._machine.silence_engine(True)
 
     async def kill_agent(self, slot: Slot) -> None:
         """kill -9. Raises: NotFound when no process is in the slot."""
@@ -102,6 +110,42 @@ class LocalDevice:
         if not self._machine.powered:
             raise NotFound(f"{self.device} has no power")
         await self._machine.crash(container_name(deployment, container))
+
+    async def silence_engine(self) -> None:
+        """Its container engine answers nobody, until `let_engine_answer`; also not after a boot."""
+        self._silences += 1
+        if self._machine.powered:
+            await self._machine.silence_engine(True)
+
+    async def let_engine_answer(self) -> None:
+        """End one silence."""
+        self._silences -= 1
+        if not self._silences and self._machine.powered:
+            await self._machine.silence_engine(False)
+
+    def processes(self) -> list[int]:
+        """The pids of all that runs on it."""
+        return self._machine.processes()
+
+    def shift_clock(self, by: Duration) -> None:
+        """Make its time of day wrong by so much more."""
+        self._wrong_by = Duration(self._wrong_by + by)
+        path = self.root / CLOCK_OFFSET.relative_to("/")
+        temporary = path.with_suffix(".new")
+        temporary.write_text(str(int(self._wrong_by)), "ascii")
+        temporary.rename(path)
+
+    def damage(self, fault: DamageFile, release: Release | None) -> None:
+        """See `local_files.damage`."""
+        damage(self.root, fault, release, self._disk.current)
+
+    def fill_disk(self, leave: int) -> None:
+        """So many bytes are left. Raises: Unavailable when its disk was not made for it."""
+        local_mount.leave_free(self.root, leave)
+
+    def empty_disk(self) -> None:
+        """There is room again."""
+        local_mount.resize(self.root, local_mount.ROOMY)
 
     def look(self) -> None:
         """Record what has changed on its disk."""

@@ -40,6 +40,11 @@ class DiskWatch:
     _releases: tuple[Release, ...] | None = None
     _marks: tuple[str, ...] = ()
 
+    @property
+    def current(self) -> Release | None:
+        """Where the current link leads now; None when that is no complete release."""
+        return self._where_current_leads()[0]
+
     def look(self) -> None:
         """Record `CurrentRelease`, `ReleasesOnDisk` and `QuarantineMarks` where they differ from the last look."""
         releases = self._whole_releases()

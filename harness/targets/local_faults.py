@@ -9,7 +9,7 @@ from typing import Final, assert_never
 from fleet.adapters.clock import SystemChance
 from fleet.capabilities.clock import Clock
 from fleet.contracts.errors import InvalidValue, NotFound
-from fleet.contracts.ids import DeviceId
+from fleet.contracts.ids import DeviceId, Release, Version
 from fleet.contracts.time import ZERO, Duration
 from harness.faults import (
     BrownOut,
@@ -39,8 +39,10 @@ from harness.faults import (
     WriteRaw,
 )
 from harness.targets.local_bus import LocalBus
+from harness.targets.local_cpu import slow_down
 from harness.targets.local_device import LocalDevice
 from harness.targets.local_link import Line, Slowness
+from harness.targets.local_mount import may_mount
 from harness.targets.local_network import LocalNetwork
 from harness.targets.local_operator import LocalOperator
 
@@ -50,17 +52,18 @@ CANNOT: Final[dict[type[Fault], str]] = {
     CutPowerAtOperation: "a real process cannot be stopped at its n-th change of the disk without tracing it",
     DiskReadErrors: "a folder on this machine's disk has no sector that fails: that needs a block device of its own",
     SlowDisk: "nothing stands between a process and this machine's disk that could make one operation slow",
-    FillDisk: "not built yet",
-    SlowCpu: "not built yet",
-    SetClock: "not built yet",
-    DriftClock: "not built yet",
-    DamageFile: "not built yet",
-    SilenceEngine: "not built yet",
-    LoseBusTail: "not built yet",
     IsolateOperator: "not built yet",
     FreezeOperator: "not built yet",
 }
-"""The faults that this target cannot inject, each with the reason."""
+"""The faults that this target cannot inject anywhere, each with the reason."""
+_DRIFT_STEP: Final = Duration.seconds(1)
+
+
+def cannot() -> dict[type[Fault], str]:
+    """The faults that this target cannot inject on this machine, each with the reason."""
+    if may_mount():
+        return CANNOT
+    return CANNOT | {FillDisk: "a disk that can be filled has to be mounted, and this process has no right to mount"}
 
 
 class LocalFaults:
@@ -68,6 +71,7 @@ class LocalFaults:
 
     Args:
         clock: the run's.
+        real: not paced.
         operator: asked at each fault, because a run has devices before it has an operator.
     """
 
@@ -78,12 +82,16 @@ class LocalFaults:
         network: LocalNetwork,
         devices: Mapping[DeviceId, LocalDevice],
         operator: Callable[[], LocalOperator],
+        releases: Mapping[Version, Release],
+        real: Clock,
     ) -> None:
         self._clock = clock
         self._bus = bus
         self._network = network
         self._devices = devices
         self._operator = operator
+        self._releases = releases
+        self._real = real
         self._working: set[asyncio.Task[None]] = set()
 
     async def stop(self) -> None:
@@ -124,23 +132,59 @@ class LocalFaults:
             case RestartBus():
                 await self._bus.kill()
                 return self._bus.restart
-            case (
-                CutPowerAtOperation()
-                | DiskReadErrors()
-                | SlowDisk()
-                | FillDisk()
-                | SlowCpu()
-                | SetClock()
-                | DriftClock()
-                | DamageFile()
-                | SilenceEngine()
-                | LoseBusTail()
-                | IsolateOperator()
-                | FreezeOperator()
-            ):
+            case LoseBusTail(_, writes, buckets):
+                await self._bus.lose_tail(buckets, writes)
+                return self._bus.restart
+            case FillDisk() | SlowCpu() | SetClock() | DriftClock() | DamageFile() | SilenceEngine():
+                return await self._machine(fault)
+            case CutPowerAtOperation() | DiskReadErrors() | SlowDisk() | IsolateOperator() | FreezeOperator():
                 raise InvalidValue(f"this target cannot do {fault}")
             case _:
                 assert_never(fault)
+
+    async def _machine(
+        self, fault: FillDisk | SlowCpu | SetClock | DriftClock | DamageFile | SilenceEngine
+    ) -> Ending | None:
+        match fault:
+            case DamageFile(device, version=version):
+                self._device(device).damage(fault, None if version is None else self._releases[version])
+                return None
+            case _:
+                machines = [self._device(device) for device in fault.devices]
+        match fault:
+            case FillDisk(leave=leave):
+                return _on_each(machines, lambda each: each.fill_disk(leave), LocalDevice.empty_disk)
+            case SetClock(by=by):
+                back = Duration(-by)
+                return _on_each(machines, lambda each: each.shift_clock(by), lambda each: each.shift_clock(back))
+            case DriftClock(parts_per_million=parts):
+                return self._at_work([self._drift(machine, parts) for machine in machines], cut_short=True)
+            case SlowCpu(factor=factor):
+                slow = [slow_down(machine.processes, factor, self._real) for machine in machines]
+                return self._at_work(slow, cut_short=True)
+            case SilenceEngine():
+                for machine in machines:
+                    await machine.silence_engine()
+
+                async def answer() -> None:
+                    for machine in machines:
+                        await machine.let_engine_answer()
+
+                return answer
+            case _:
+                assert_never(fault)
+
+    async def _drift(self, machine: LocalDevice, parts_per_million: int) -> None:
+        """Move the time of day a little at a time; in the end it is put right."""
+        began, moved = self._clock.monotonic(), ZERO
+        try:
+            while True:
+                await self._clock.sleep(_DRIFT_STEP)
+                due = Duration((self._clock.monotonic() - began) * parts_per_million // 1_000_000)
+                machine.shift_clock(Duration(due - moved))
+                moved = due
+        finally:
+            machine.shift_clock(Duration(-moved))
 
     async def _cut_power(self, devices: tuple[DeviceId, ...]) -> Ending:
         machines = [machine for machine in map(self._device, devices) if machine.powered]
@@ -197,6 +241,19 @@ class LocalFaults:
             return self._devices[device]
         except KeyError:
             raise NotFound(f"there is no device {device}") from None
+
+
+def _on_each(
+    machines: list[LocalDevice], hurt: Callable[[LocalDevice], None], mend: Callable[[LocalDevice], None]
+) -> Ending:
+    for machine in machines:
+        hurt(machine)
+
+    def end() -> None:
+        for machine in machines:
+            mend(machine)
+
+    return _ending(end)
 
 
 def _cut(lines: tuple[Line, ...], direction: Direction) -> Ending:

@@ -17,6 +17,8 @@ from fleet.releases.build import BuiltRelease
 
 _LINES: Final = 15
 """Of each log, in the report of a run that failed."""
+CLOCK_OFFSET: Final = paths.CONFIG.with_name("clock-offset")
+"""How wrong a device's time of day is, as the faults have it."""
 _LOGIN: Final = paths.CONFIG.with_name("login.json")
 
 
@@ -82,7 +84,8 @@ def operator_config(
 
 def agent_config(device: DeviceId, bus: str, pace: float) -> AgentFile:
     """A device's configuration."""
-    return AgentFile(device=device, bus=BusConfig(url=bus, login=str(_LOGIN)), pace=pace)
+    bus_config = BusConfig(url=bus, login=str(_LOGIN))
+    return AgentFile(device=device, bus=bus_config, pace=pace, clock_offset=str(CLOCK_OFFSET))
 
 
 async def set_up_device(root: Path, config: AgentFile, login: Path, first: BuiltRelease) -> None:

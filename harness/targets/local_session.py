@@ -21,8 +21,8 @@ from fleet.contracts.records import Artefact
 from fleet.contracts.time import Duration
 from fleet.releases.build import BuiltRelease
 from fleet.releases.faulty import SERVED, served_file
-from harness.faults import Fault
-from harness.targets import local_locks
+from harness.faults import Fault, FillDisk
+from harness.targets import local_locks, local_mount
 from harness.targets.local_artefacts import DamagedReleases
 from harness.targets.local_bus import LocalBus
 from harness.targets.local_bus_watch import HARNESS, OPERATOR
@@ -72,8 +72,10 @@ class LocalSession:
         self._bus = LocalBus(self._nats, self._journal, self._clock.monotonic, self._real)
         self._network = LocalNetwork(self._clock, self._bus.door, lambda: self._port, self._owner)
         self._door = 0
+        self._mounts: list[Path] = []
+        built = {version: made.release for version, made in releases.items()}
         self._faults = LocalFaults(
-            self._clock, self._bus, self._network, self._devices, lambda: _started(self._operator)
+            self._clock, self._bus, self._network, self._devices, self._running_operator, built, self._real
         )
 
     @property
@@ -120,6 +122,7 @@ class LocalSession:
         for device, labels in zip(self._plan.devices, self._plan.labels, strict=True):
             await objects.create(Device(metadata=Metadata(name=ObjectName(device), labels=labels)))
         self._in_background(self._look())
+        self._parts.callback(self._take_disks_away)
         self._parts.push_async_callback(self._stop_devices)
         self._parts.push_async_callback(self._faults.stop)
         await _together(self._start_device(device) for device in self._devices.values())
@@ -156,9 +159,20 @@ class LocalSession:
     async def _start_device(self, device: LocalDevice) -> None:
         login = self._nats.login(device.device)
         config = agent_config(device.device, _at(await self._network.connect(device.device)), self._pace)
+        if FillDisk in self._plan.faults:
+            local_mount.mount(device.root)
+            self._mounts.append(device.root)
         await set_up_device(device.root, config, login, self._releases[self._plan.installed])
         await device.start()
         self._up.append(device)
+
+    def _take_disks_away(self) -> None:
+        for path in self._mounts:
+            logs = {log.name: log.read_bytes() for log in (path / "var/log").glob("*.log")}
+            local_mount.unmount(path)
+            (path / "var/log").mkdir(parents=True)
+            for name, data in logs.items():
+                (path / "var/log" / name).write_bytes(data)
 
     async def _stop_devices(self) -> None:
         """Every one of them, also when another does not stop as it should."""

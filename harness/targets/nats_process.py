@@ -20,6 +20,7 @@ from fleet.contracts.ids import Revision
 from fleet.contracts.layout import Bucket
 from fleet.contracts.permissions import EVERYTHING, Permissions
 from fleet.contracts.time import Duration
+from harness.targets import nats_store
 from harness.targets.local_process import Child
 
 _START: Final = Duration.seconds(10)
@@ -101,6 +102,11 @@ class NatsProcess:
             self._child.kill()
             await self._child.wait()
             self._child = None
+
+    def lose_tail(self, bucket: Bucket, writes: int) -> int:
+        """What a power cut would have done to the server: see `nats_store.lose_tail`. It has to be down."""
+        assert self._child is None
+        return nats_store.lose_tail(self._folder / "store", bucket, writes)
 
     async def store_raw(self, user: str, bucket: Bucket, key: bytes, value: bytes) -> Revision:
         """Write any bytes under any key as `user`, past every check a client library makes.

@@ -34,6 +34,8 @@ class FleetPlan:
     releases: tuple[ReleasePlan, ...]
     installed: Version
     operators: int = 1
+    faults: frozenset[type[Fault]] = frozenset()
+    """The kinds of fault that will be injected, for a target that has to prepare for one."""
 
 
 class Session(Protocol):

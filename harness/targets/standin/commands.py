@@ -88,6 +88,10 @@ class Commands:
                 self._units[unit].kill()
             case ["crash", name]:
                 self._engine.crash(name)
+            case ["silence"]:
+                self._engine.answers.clear()
+            case ["answer"]:
+                self._engine.answers.set()
             case _:
                 return _unknown("machine", arguments)
         return Answer()

@@ -60,6 +60,9 @@ class Engine:
         self._report = report
         self._boxes: dict[str, Box] = {}
         self._images: set[str] = set()
+        self.answers = asyncio.Event()
+        """Cleared while the engine is silent: its containers go on running."""
+        self.answers.set()
 
     def listing(self) -> list[dict[str, object]]:
         """What `podman ps --all --format json` prints."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from fleet.contracts.errors import NotFound, Unavailable
 from fleet.contracts.ids import Slot
+from harness.targets.standin.children import descendants
 from harness.targets.standin.events import (
     BoxEnded,
     BoxStarted,
@@ -135,6 +136,14 @@ class StandInMachine:
     async def crash(self, container: str) -> None:
         """kill -9 of a container by its engine's name. Raises: as `kill_unit`."""
         await self._ask("machine", "crash", container)
+
+    async def silence_engine(self, silent: bool) -> None:
+        """Let the engine answer nobody, or answer again. Raises: Unavailable when the machine is off."""
+        await self._ask("machine", "silence" if silent else "answer")
+
+    def processes(self) -> list[int]:
+        """The pids of all that runs on it; none when it is off."""
+        return [] if self._boot is None else descendants(self._boot.process.pid, deep=True)
 
     @property
     def _shims(self) -> Path:

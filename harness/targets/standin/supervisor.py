@@ -40,7 +40,7 @@ class Supervisor:
         plan = Plan(self.root, str(settings["python"]), pace, environment, self.report)
         self.units = {f"fleet-agent@{slot}.service": Unit(slot, plan, self._children) for slot in ("a", "b")}
         marks = {key: environment[key] for key in ("PATH", "FLEET_MACHINE")}
-        engine = Engine(self.root, pace, marks, self._children, self.report)
+        self._engine = engine = Engine(self.root, pace, marks, self._children, self.report)
         self._commands = Commands(self.units, engine)
 
     def report(self, event: str, **fields: object) -> None:
@@ -81,6 +81,8 @@ class Supervisor:
         try:
             if _user_of(writer) == os.getuid() and (line := await reader.readline()):
                 asked = json.loads(line)
+                if asked["tool"] == "podman" and not await self._engine_answers(reader):
+                    return
                 answer = await self._commands.answer(asked["tool"], asked["arguments"])
                 writer.write(json.dumps({"code": answer.code, "out": answer.out, "err": answer.err}).encode())
                 await writer.drain()
@@ -88,6 +90,19 @@ class Supervisor:
             return  # The tool was killed before it had its answer.
         finally:
             writer.close()
+
+    async def _engine_answers(self, reader: asyncio.StreamReader) -> bool:
+        """Wait while the engine is silent. False when the tool was ended meanwhile: what it asked for never happens."""
+        if self._engine.answers.is_set():
+            return True
+        answers = asyncio.ensure_future(self._engine.answers.wait())
+        gone = asyncio.ensure_future(reader.read())
+        try:
+            await asyncio.wait((answers, gone), return_when=asyncio.FIRST_COMPLETED)
+            return not gone.done()
+        finally:
+            answers.cancel()
+            gone.cancel()
 
 
 def _listener(address: str) -> socket.socket:

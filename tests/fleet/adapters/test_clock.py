@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 
 import pytest
 
-from fleet.adapters.clock import SystemChance, WallClock
+from fleet.adapters.clock import OffsetFile, SystemChance, WallClock
 from fleet.contracts.errors import InvalidValue
 from fleet.contracts.time import Duration
 
@@ -47,6 +48,18 @@ def test_without_a_pace_the_time_of_day_is_the_machines() -> None:
 def test_a_pace_is_above_nought(pace: float) -> None:
     with pytest.raises(InvalidValue):
         WallClock(pace)
+
+
+@pytest.mark.parametrize("pace", [1.0, 10.0])
+def test_the_time_of_day_is_as_wrong_as_the_file_says_now(pace: float, tmp_path: Path) -> None:
+    file = tmp_path / "offset"
+    right, wrong = WallClock(pace), WallClock(pace, OffsetFile(file))
+    assert abs(wrong.wall() - right.wall()) < Duration.seconds(10)
+    file.write_text("-3600000000000\n")
+    assert abs(right.wall() - wrong.wall() - Duration.minutes(60)) < Duration.seconds(10)
+    file.write_text("an hour")
+    with pytest.raises(InvalidValue, match="nanoseconds"):
+        wrong.wall()
 
 
 def test_chance_keeps_to_its_range() -> None:

@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
 import pytest
 
-from fleet.contracts.errors import NotFound
+from agent.linux.disk import LinuxDisk
+from fleet.contracts.errors import NoSpace, NotFound, Refused
 from fleet.contracts.ids import DeploymentName, DeviceId, ObjectName
 from fleet.contracts.layout import Bucket
 from fleet.contracts.objects import Deployment, DeploymentSpec, Metadata, Selector
 from fleet.contracts.podman import Container, PodmanScore
-from fleet.contracts.time import Duration
-from harness.faults import BrownOut, CrashContainer, Direction, Fault, FlapLink, Partition, RandomPowerCuts, RestartBus
+from fleet.contracts.records import Heartbeat
+from fleet.contracts.time import Duration, Instant
+from harness.faults import (
+    AgentFile,
+    BrownOut,
+    CrashContainer,
+    CutPower,
+    Damage,
+    DamageFile,
+    Direction,
+    DriftClock,
+    Fault,
+    FillDisk,
+    FlapLink,
+    LoseBusTail,
+    Partition,
+    RandomPowerCuts,
+    RestartBus,
+    SetClock,
+    SilenceEngine,
+    SlowCpu,
+)
+from harness.targets import local_mount
 from harness.targets.local_faults import Ending
 from harness.targets.port import Session
 from sim.journal import (
@@ -18,12 +43,13 @@ from sim.journal import (
     ContainerStarted,
     Event,
     HeartbeatStored,
+    KvDeleted,
     KvStored,
     LockTaken,
     PowerCut,
     PowerRestored,
 )
-from tests.harness.targets.local_run import DEVICES, ONE, PLAN, Seen, ready, run, until
+from tests.harness.targets.local_run import DEVICES, FIRST, ONE, PLAN, Seen, ready, run, until
 
 pytestmark = pytest.mark.real
 
@@ -92,6 +118,122 @@ def test_links_are_cut_and_power_and_containers_fail() -> None:
         assert kinds == [PowerCut, PowerRestored] * 2
 
     run(PLAN, main)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the run's folder is made."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    return tmp_path
+
+
+def test_what_can_befall_a_machine_befalls_it(place: Path) -> None:
+    async def main(session: Session) -> None:
+        seen = Seen()
+        session.journal.subscribe_all(seen.append)
+        await session.start()
+        await ready(session)
+        (root,) = place.glob(f"fleet-local-*/devices/{DEVICE}")
+
+        day = Duration.minutes(24 * 60)
+        before = await last_sent(session, seen)
+        end = await started(session, SetClock((DEVICE,), Duration(-day), SECOND))
+        assert await last_sent(session, seen) < before
+        await end()
+        assert await last_sent(session, seen) > before
+        end = await started(session, DriftClock((DEVICE,), 500_000, SECOND))
+        await session.clock.sleep(Duration.minutes(1))
+        drifted = Duration(int((root / "etc/fleet-agent/clock-offset").read_text()))
+        assert Duration.seconds(25) < drifted < Duration.seconds(60)
+        await end()
+        assert (root / "etc/fleet-agent/clock-offset").read_text() == "0"
+
+        end = await started(session, SilenceEngine((DEVICE,), SECOND))
+        await session.objects.create(web("1"))
+        restore = await started(session, CutPower((DEVICE,), SECOND))
+        await restore()
+        await session.clock.sleep(Duration.minutes(1))
+        assert seen.of(ContainerStarted) == []
+        await end()
+        await until(session, lambda: len(seen.of(ContainerStarted)) == 1)
+
+        end = await started(session, SlowCpu((DEVICE,), 5, SECOND))
+        states = [state for _ in range(50) for state in await states_on(session, root)]
+        assert "T" in states
+        await end()
+        assert "T" not in await states_on(session, root)
+
+        with pytest.raises(NotFound):
+            await session.inject(DamageFile(DEVICE, AgentFile.QUARANTINE_MARK, Damage.EMPTY, FIRST))
+        with pytest.raises(Refused):
+            await session.inject(DamageFile(DEVICE, AgentFile.RELEASE, Damage.EMPTY, FIRST))
+        held = (root / "var/lib/fleet-agent/verified.json").read_bytes()
+        assert await session.inject(DamageFile(DEVICE, AgentFile.VERIFIED, Damage.TRUNCATED)) is None
+        assert (root / "var/lib/fleet-agent/verified.json").read_bytes() == held[: len(held) // 2]
+
+        end = await started(session, LoseBusTail(SECOND, 3, (Bucket.STATE,)))
+        seen.clear()
+        await end()
+        changed = [event for event in seen if isinstance(event, KvStored | KvDeleted) and event.writer == "harness"]
+        assert [(type(event), event.key, event.revision) for event in changed] == [
+            (KvDeleted, f"{DEVICE}.workload.web", 0)
+        ]
+        await until(session, lambda: "web" in [key for key, revision in stored(seen, Bucket.STATE) if revision == 1])
+
+    run(ONE, main)
+
+
+def stored(seen: Seen, bucket: Bucket) -> list[tuple[str, int]]:
+    """The last part of each key that was written, and its revision."""
+    written = [event for event in seen if isinstance(event, KvStored) and event.bucket is bucket]
+    return [(event.key.rpartition(".")[2], event.revision) for event in written]
+
+
+async def last_sent(session: Session, seen: Seen) -> Instant:
+    """The time of day in a heartbeat that comes now."""
+    await another_heartbeat(session, seen)
+    await another_heartbeat(session, seen)
+    newest = seen.of(HeartbeatStored)[-1]
+    assert isinstance(newest, HeartbeatStored)
+    return Heartbeat.model_validate_json(newest.value).sent
+
+
+async def states_on(session: Session, root: Path) -> list[str]:
+    """The kernel's letters for what the processes of a device do."""
+    await session.clock.sleep(Duration.millis(70))
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and f"FLEET_ROOT={root}".encode() in (read(entry / "environ") or b"").split(b"\0"):
+            found.append((read(entry / "stat") or b") ?").rpartition(b")")[2].split()[0].decode())
+    return found
+
+
+def read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+@pytest.mark.skipif(not local_mount.may_mount(), reason="this process may not mount")
+def test_a_disk_is_filled_and_emptied_and_its_mount_is_gone_afterwards(place: Path) -> None:
+    plan = replace(ONE, faults=frozenset({FillDisk}))
+
+    async def main(session: Session) -> None:
+        await session.start()
+        (root,) = place.glob(f"fleet-local-*/devices/{DEVICE}")
+        end = await started(session, FillDisk((DEVICE,), 10_000, SECOND))
+        assert 10_000 <= await LinuxDisk(root).free() < 16_384
+        with pytest.raises(NoSpace):
+            await LinuxDisk(root).write(PurePosixPath("/big"), b"x" * 20_000)
+        await end()
+        await LinuxDisk(root).write(PurePosixPath("/big"), b"x" * 20_000)
+        await ready(session)
+
+    run(plan, main)
+    assert str(place) not in Path("/proc/mounts").read_text()
+    assert list(place.iterdir()) == []
 
 
 def of(event: Event) -> DeviceId | None:
