@@ -25,13 +25,14 @@ from fleet.adapters.clock import SystemChance, WallClock
 from fleet.adapters.nats import NatsBus, PasswordFile
 from fleet.adapters.nats_admin import NatsAdmin
 from fleet.adapters.objects import StandaloneObjects
+from fleet.commands import rollout as fleet_rollout
 from fleet.commands import status as fleet_status
 from fleet.commands import tables, words
 from fleet.commands.config import FleetConfig, ReleasesConfig, explain, load
 from fleet.contracts.errors import FleetError, InvalidValue, Unavailable
 from fleet.contracts.ids import Architecture, DeploymentName, ObjectName, Version
 from fleet.contracts.layout import BUCKETS
-from fleet.contracts.objects import Device, Metadata, Object, Selector
+from fleet.contracts.objects import Device, HaltOnly, Metadata, Object, RollBackGroup, RunState, Selector
 from fleet.contracts.podman import Container, PodmanScore
 from fleet.contracts.time import Duration
 from fleet.operator.loop import run_operator
@@ -207,8 +208,20 @@ def rollout_create(
     config: ConfigFile,
     artefact: Annotated[list[Path], typer.Option(help="Release file; one per architecture.")],
     group: Annotated[
-        list[str] | None, typer.Option(help="NAME[:label=value,…][@COUNT or @SHARE%]; in the order of their turns.")
+        list[str] | None,
+        typer.Option(help="NAME[:label=value,…][@COUNT or @SHARE%][+SOAK]; in the order of their turns."),
     ] = None,
+    soak: Annotated[str, typer.Option(help="How long each group has to stay healthy before the next begins.")] = "0s",
+    max_failed: Annotated[
+        str | None, typer.Option(help="COUNT or SHARE% of a group: more failures halt the rollout.")
+    ] = None,
+    rollback_artefact: Annotated[
+        list[Path] | None, typer.Option(help="On a halt, bring the group back to this release file.")
+    ] = None,
+    window: Annotated[
+        list[str] | None, typer.Option(help="When devices may begin, such as 'mon-fri 22:00 4h'. At all times if none.")
+    ] = None,
+    time_zone: Annotated[str, typer.Option(help="Of the windows, by its IANA name.")] = "UTC",
     releases_url: Annotated[str | None, typer.Option(help="Where devices fetch releases; else from --config.")] = None,
 ) -> None:
     """Upgrade devices to a release, or change what a rollout of that name asks for."""
@@ -218,11 +231,61 @@ def rollout_create(
         raise InvalidValue(
             "nothing says where devices fetch releases: give --releases-url, or releases.url in --config"
         )
-    artefacts = tuple(words.artefact(file, served_at.rstrip("/")) for file in artefact)
-    groups = tuple(words.group(text) for text in group or ["all"])
-    score = AgentUpgradeScore(name=ObjectName(name), artefacts=artefacts, groups=groups)
+    back = tuple(words.artefact(file, served_at.rstrip("/")) for file in rollback_artefact or [])
+    score = AgentUpgradeScore(
+        name=ObjectName(name),
+        artefacts=tuple(words.artefact(file, served_at.rstrip("/")) for file in artefact),
+        groups=tuple(words.group(text, Duration.parse(soak)) for text in group or ["all"]),
+        max_failed=None if max_failed is None else words.tolerance(max_failed),
+        on_halt=RollBackGroup(artefacts=back) if back else HaltOnly(),
+        windows=words.windows(window or [], time_zone),
+    )
     outcome = _with_connection(told, lambda made: upgrade.interpret(score, made.objects))
-    print(f"rollout {name} {_word(outcome)}: {artefacts[0].release.version} for {len(groups)} group(s)")
+    version, groups = score.artefacts[0].release.version, len(score.groups)
+    print(f"rollout {name} {_word(outcome)}: {version} for {groups} group(s)")
+    if outcome.object.spec.run is not RunState.RUNNING:
+        print(f"it stays {outcome.object.spec.run}")
+
+
+@rollout_command.command("pause")
+def rollout_pause(name: str, config: ConfigFile) -> None:
+    """Give no more upgrade slots. Devices that hold one finish."""
+    _steer(name, config, RunState.PAUSED)
+
+
+@rollout_command.command("resume")
+def rollout_resume(name: str, config: ConfigFile) -> None:
+    """Let a paused rollout go on."""
+    _steer(name, config, RunState.RUNNING)
+
+
+@rollout_command.command("abort")
+def rollout_abort(name: str, config: ConfigFile) -> None:
+    """End a rollout where it stands. Devices that hold an upgrade slot finish, all others stay as they are."""
+    _steer(name, config, RunState.ABORTED)
+
+
+def _steer(name: str, config: Path, state: RunState) -> None:
+    rollout = ObjectName(name)
+    outcome = _with_connection(load(config), lambda made: upgrade.set_run_state(rollout, state, made.objects))
+    now = {RunState.PAUSED: "paused", RunState.RUNNING: "running", RunState.ABORTED: "aborted"}[state]
+    print(f"rollout {name} is {'already ' if isinstance(outcome, Unchanged) else ''}{now}")
+
+
+@rollout_command.command("retry")
+def rollout_retry(name: str, config: ConfigFile) -> None:
+    """Try the devices that failed again, also those that quarantined the release. Lifts a halt and an abort."""
+    rollout = ObjectName(name)
+    outcome = _with_connection(load(config), lambda made: upgrade.retry(rollout, made.objects))
+    print(f"rollout {name} tries again (retry {outcome.object.spec.retry})")
+
+
+@rollout_command.command("status")
+def rollout_status(name: str, config: ConfigFile) -> None:
+    """Show a rollout, its groups, and the devices that failed or wait, with reasons."""
+    rollout = ObjectName(name)
+    seen = _with_connection(load(config), lambda made: fleet_rollout.collect(rollout, made.bus, made.objects))
+    fleet_rollout.show(seen, Console())
 
 
 @deployment_command.command("create")

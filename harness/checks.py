@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Protocol, assert_never
 
 from fleet.contracts.ids import DeploymentName, DeviceId
-from fleet.contracts.objects import AgentRollout
+from fleet.contracts.objects import AgentRollout, GroupPhase
 from fleet.contracts.records import Succeeded
 from fleet.contracts.time import Duration, Instant
 from harness.scenario import Cast
@@ -29,6 +29,7 @@ from harness.schema_facts import (
     Quarantined,
     ReleaseIs,
     RolloutCounts,
+    RolloutGroupIs,
     RolloutIs,
     UpgradeIs,
     WorkloadIs,
@@ -100,10 +101,10 @@ def holds_for_fleet(fact: FleetFact, view: FleetView) -> bool:
     """Whether the fact is true."""
     match fact:
         case RolloutIs():
-            rollout = view.rollouts.get(fact.rollout)
-            if rollout is None or rollout.status.observed_generation != rollout.metadata.generation:
-                return False
-            return rollout.status.phase is fact.phase
+            rollout = _current(fact.rollout, view)
+            return rollout is not None and rollout.status.phase is fact.phase
+        case RolloutGroupIs():
+            return _group_phase(fact, view) is fact.phase
         case RolloutCounts():
             return _counted(fact, view.rollouts.get(fact.rollout))
         case OperatorIs():
@@ -122,6 +123,19 @@ def holds_for_fleet(fact: FleetFact, view: FleetView) -> bool:
 
 def _starts(fact: OperatorStarts, view: FleetView) -> int:
     return sum(view.operator_starts.values()) if fact.replica is None else view.operator_starts.get(fact.replica, 0)
+
+
+def _current(name: str, view: FleetView) -> AgentRollout | None:
+    """The rollout, once the operator has taken note of its newest spec."""
+    rollout = view.rollouts.get(name)
+    current = rollout is not None and rollout.status.observed_generation == rollout.metadata.generation
+    return rollout if current else None
+
+
+def _group_phase(fact: RolloutGroupIs, view: FleetView) -> GroupPhase | None:
+    rollout = _current(fact.rollout, view)
+    groups = () if rollout is None else rollout.status.groups
+    return next((group.phase for group in groups if group.name == fact.group), None)
 
 
 class Watch(Protocol):
@@ -196,6 +210,9 @@ class _FleetWatch:
                 rollout = self._view.rollouts.get(name)
                 now = "does not exist" if rollout is None else _standing(rollout)
                 return f"rollout {name} {now} ({_quantity(self._fact.over)} {self._fact.standing} asked)"
+            case RolloutGroupIs(rollout=name, group=group):
+                now = _group_phase(self._fact, self._view) or "does not exist"
+                return f"group {group} of rollout {name}: {now} ({self._fact.phase} asked)"
             case OperatorIs():
                 return f"the operator is {'running' if self._view.operator_running else 'down'}"
             case OperatorStarts():
@@ -251,6 +268,8 @@ def words(fact: Fact) -> str:
             return f"rollout {fact.rollout} {fact.phase}"
         case RolloutCounts():
             return f"rollout {fact.rollout} {fact.standing} devices"
+        case RolloutGroupIs():
+            return f"group {fact.group} of rollout {fact.rollout} {fact.phase}"
         case OperatorIs():
             return f"operator {fact.state}"
         case OperatorStarts():

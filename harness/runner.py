@@ -22,10 +22,10 @@ from harness.court import Court
 from harness.progress import Progress
 from harness.scenario import Cast
 from harness.schema_faults import KIND, AnyFault, bind, describe, length_of
-from harness.schema_steps import Deploy, Undeploy, Upgrade, Wait
+from harness.schema_steps import Abort, AnyStep, Deploy, Pause, Resume, Retry, Undeploy, Upgrade, Wait
 from harness.schema_steps import describe as describe_step
 from harness.schema_triggers import Triggered
-from harness.steps import deploy, undeploy, upgrade
+from harness.steps import deploy, needs, steer, undeploy, upgrade
 from harness.targets.port import Session, Target
 from harness.verdict import Crashed, HarnessBroken, Held, NotApplicable, Stuck, Verdict, reason
 from sim.journal import FaultHealed, FaultInjected, Journal, PhaseEntered, StepDone
@@ -115,6 +115,12 @@ def _lacks(cast: Cast, target: Target) -> str | None:
         why = cannot.get(KIND[type(fault)])
         if why is not None:
             return f"target {target.name} cannot inject fault {index} ({fault.fault}): {why}"
+    for number, step in enumerate(cast.scenario.steps, 1):
+        for need in needs(step):
+            if need in target.lacks:
+                return (
+                    f"step {number} needs {need.value}, which target {target.name} does not have: {target.lacks[need]}"
+                )
     return None
 
 
@@ -336,7 +342,7 @@ class _Drive:
             self._session.journal.record(StepDone(self._now(), index, text))
             self._progress.note(f"step {index}: {text}")
 
-    async def _step(self, step: Deploy | Undeploy | Upgrade | Wait) -> None:
+    async def _step(self, step: AnyStep) -> None:
         match step:
             case Deploy():
                 await deploy(self._session, self._cast, step)
@@ -344,6 +350,8 @@ class _Drive:
                 await undeploy(self._session, step)
             case Upgrade():
                 await upgrade(self._session, self._cast, step)
+            case Pause() | Resume() | Abort() | Retry():
+                await steer(self._session, step)
             case Wait():
                 await self._wait(step)
 

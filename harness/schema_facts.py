@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from fleet.contracts.errors import InvalidValue
-from fleet.contracts.objects import DevicePhase, RolloutPhase
+from fleet.contracts.objects import DevicePhase, GroupPhase, RolloutPhase
 from fleet.contracts.records import UpgradePhase
 from harness.schema_base import (
     EVERY_DEVICE,
@@ -138,6 +138,15 @@ class RolloutCounts(Part):
     over: Quantifier
 
 
+class RolloutGroupIs(Part):
+    """Where a group of a rollout stands, at the rollout's newest generation."""
+
+    fact: Literal["rollout-group"]
+    rollout: RolloutRef
+    group: GroupRef
+    phase: GroupPhase
+
+
 class OperatorIs(Part):
     """Whether an operator process runs."""
 
@@ -160,7 +169,7 @@ class LeaderIs(Part):
     replica: _Number | Literal["any", "none"]
 
 
-FleetFact = RolloutIs | RolloutCounts | OperatorIs | OperatorStarts | LeaderIs
+FleetFact = RolloutIs | RolloutCounts | RolloutGroupIs | OperatorIs | OperatorStarts | LeaderIs
 PerDeviceFact = DevicePhaseIs | ReleaseIs | WorkloadIs | UpgradeIs | Quarantined | InvalidEntries
 Fact = Annotated[
     DevicePhaseIs
@@ -171,6 +180,7 @@ Fact = Annotated[
     | InvalidEntries
     | RolloutIs
     | RolloutCounts
+    | RolloutGroupIs
     | OperatorIs
     | OperatorStarts
     | LeaderIs,

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from fleet.contracts.errors import InvalidValue
 from fleet.contracts.ids import DeploymentName, ObjectName
-from harness.schema_base import EVERY_DEVICE, DeploymentRef, GroupRef, Length, Part, ReleaseRef, exactly_one
+from fleet.contracts.time import ZERO
+from fleet.contracts.windows import MaintenanceWindows, Weekday, Window
+from harness.schema_base import (
+    EVERY_DEVICE,
+    DeploymentRef,
+    GroupRef,
+    Length,
+    Part,
+    ReleaseRef,
+    RolloutRef,
+    exactly_one,
+)
 from harness.schema_facts import Fact
 from harness.schema_triggers import Triggered
 
@@ -56,6 +67,25 @@ class Share(Part):
         exactly_one("count and percent", self.count, self.percent)
 
 
+class Tolerance(Part):
+    """A number of devices of a group that may fail: a `count`, or a `percent` that is rounded down."""
+
+    count: Annotated[int, Field(ge=0)] | None = None
+    percent: Annotated[int, Field(ge=0, le=100)] | None = None
+
+    def model_post_init(self, context: object) -> None:
+        """Exactly one of the two forms."""
+        exactly_one("count and percent", self.count, self.percent)
+
+
+class WindowSpec(Part):
+    """Slots may be given for `length` from `start` (`HH:MM` in the step's `time_zone`) on each of the `days`."""
+
+    days: Annotated[tuple[Weekday, ...], Field(min_length=1)] = tuple(Weekday)
+    start: str
+    length: Length
+
+
 class Upgrade(_Step):
     """Roll a release out to groups in order, under the name of a rollout; the same name again changes its plan."""
 
@@ -64,12 +94,62 @@ class Upgrade(_Step):
     to: ReleaseRef
     groups: Annotated[tuple[GroupRef, ...], Field(min_length=1)] = (GroupRef(EVERY_DEVICE),)
     max_unavailable: Share = Share(percent=10)
+    soak: Length = ZERO
+    """Each group stays healthy for this long before the next one begins."""
+    max_failed: Tolerance | None = None
+    """More failures in one group halt the rollout; without it none do."""
+    rollback_to: ReleaseRef | None = None
+    """On a halt the group's devices that run the new release are brought to this one."""
+    windows: tuple[WindowSpec, ...] = ()
+    """Without any, slots are given at all times. Needs a target whose runs begin at a known time of day."""
+    time_zone: str = "UTC"
+    """The IANA name of the zone of the windows."""
+
+    @property
+    def maintenance(self) -> MaintenanceWindows | None:
+        """The windows as a rollout has them; None when there are none."""
+        if not self.windows:
+            return None
+        weekly = tuple(Window(days=spec.days, start=spec.start, length=spec.length) for spec in self.windows)
+        return MaintenanceWindows(time_zone=self.time_zone, weekly=weekly)
 
     def model_post_init(self, context: object) -> None:
-        """A group is upgraded once."""
+        """A group is upgraded once, and the windows are ones that a rollout can have."""
         super().model_post_init(context)
+        try:
+            _ = self.maintenance
+        except ValidationError as error:
+            raise InvalidValue(f"windows: {error.errors()[0]['msg']}") from None
         if len(set(self.groups)) != len(self.groups):
             raise InvalidValue("a group is named twice")
+
+
+class Pause(_Step):
+    """Let a rollout stand still: devices that hold an upgrade slot finish, no other one gets a slot."""
+
+    do: Literal["pause"]
+    rollout: RolloutRef
+
+
+class Resume(_Step):
+    """Let a paused rollout go on."""
+
+    do: Literal["resume"]
+    rollout: RolloutRef
+
+
+class Abort(_Step):
+    """End a rollout where it stands: devices that hold an upgrade slot finish, all others stay as they are."""
+
+    do: Literal["abort"]
+    rollout: RolloutRef
+
+
+class Retry(_Step):
+    """Ask for another try of the devices that failed, quarantined or not; lifts a halt, and an abort."""
+
+    do: Literal["retry"]
+    rollout: RolloutRef
 
 
 class Wait(_Step):
@@ -88,10 +168,11 @@ class Wait(_Step):
             raise InvalidValue("until and within go together")
 
 
-Step = Annotated[Deploy | Undeploy | Upgrade | Wait, Field(discriminator="do")]
+AnyStep = Deploy | Undeploy | Upgrade | Pause | Resume | Abort | Retry | Wait
+Step = Annotated[AnyStep, Field(discriminator="do")]
 
 
-def describe(step: Deploy | Undeploy | Upgrade | Wait) -> str:
+def describe(step: AnyStep) -> str:
     """One line for people and for the journal."""
     match step:
         case Deploy():
@@ -100,6 +181,8 @@ def describe(step: Deploy | Undeploy | Upgrade | Wait) -> str:
             return f"undeploy {step.name}"
         case Upgrade():
             return f"upgrade {', '.join(step.groups)} to {step.to} ({step.name})"
+        case Pause() | Resume() | Abort() | Retry():
+            return f"{step.do} {step.rollout}"
         case Wait(length=None):
             assert step.until is not None
             return f"wait until {step.until.fact} holds, within {step.within}"

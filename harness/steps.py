@@ -2,37 +2,53 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Awaitable, Callable
+from typing import assert_never
 
 from fleet.contracts.errors import Conflict, NotFound, Unavailable, Unknown
 from fleet.contracts.ids import ObjectName, Percent
 from fleet.contracts.objects import (
-    AgentRollout,
     Deployment,
     DeploymentSpec,
+    HaltOnly,
+    MaxFailed,
     MaxUnavailable,
     Metadata,
+    OnHalt,
+    RollBackGroup,
     RolloutGroup,
-    RolloutSpec,
+    RunState,
     Selector,
 )
 from fleet.contracts.podman import Container, PodmanScore
 from fleet.contracts.time import Duration
+from fleet.scores.upgrade import AgentUpgradeScore, interpret, retry, set_run_state
 from harness.scenario import Cast
-from harness.schema_steps import ContainerSpec, Deploy, Share, Undeploy, Upgrade
-from harness.targets.port import Session
+from harness.schema_steps import (
+    Abort,
+    AnyStep,
+    ContainerSpec,
+    Deploy,
+    Pause,
+    Resume,
+    Retry,
+    Share,
+    Tolerance,
+    Undeploy,
+    Upgrade,
+)
+from harness.targets.port import Need, Session
 
 RETRY = Duration.seconds(1)
 TRIES = 60
-
-O = TypeVar("O", Deployment, AgentRollout)  # noqa: E741 - the one-letter name of the type variable, as in the ports
 
 
 async def deploy(session: Session, cast: Cast, step: Deploy) -> None:
     """Write the `Deployment`."""
     score = PodmanScore(containers=tuple(_container(spec) for spec in step.containers))
     spec = DeploymentSpec(selector=_selector(cast, step.group), score=score)
-    await _apply(session, Deployment(metadata=Metadata(name=ObjectName(step.name)), spec=spec))
+    item = Deployment(metadata=Metadata(name=ObjectName(step.name)), spec=spec)
+    await _patiently(session, lambda: _write(session, item))
 
 
 async def undeploy(session: Session, step: Undeploy) -> None:
@@ -54,12 +70,48 @@ async def upgrade(session: Session, cast: Cast, step: Upgrade) -> None:
     """Write the `AgentRollout`; one of that name gets another plan."""
     groups = tuple(
         RolloutGroup(
-            name=ObjectName(name), selector=_selector(cast, name), max_unavailable=_share(step.max_unavailable)
+            name=ObjectName(name),
+            selector=_selector(cast, name),
+            max_unavailable=_share(step.max_unavailable),
+            soak=step.soak,
         )
         for name in step.groups
     )
-    spec = RolloutSpec(artefacts=session.artefacts(step.to), groups=groups)
-    await _apply(session, AgentRollout(metadata=Metadata(name=step.name), spec=spec))
+    back = step.rollback_to
+    on_halt: OnHalt = HaltOnly() if back is None else RollBackGroup(artefacts=session.artefacts(back))
+    score = AgentUpgradeScore(
+        name=step.name,
+        artefacts=session.artefacts(step.to),
+        groups=groups,
+        max_failed=_tolerance(step.max_failed),
+        on_halt=on_halt,
+        windows=step.maintenance,
+    )
+    await _patiently(session, lambda: interpret(score, session.objects))
+
+
+async def steer(session: Session, step: Pause | Resume | Abort | Retry) -> None:
+    """Pause, resume, abort or retry a rollout, as the commands do."""
+    await _patiently(session, lambda: _steered(session, step))
+
+
+async def _steered(session: Session, step: Pause | Resume | Abort | Retry) -> object:
+    match step:
+        case Pause():
+            return await set_run_state(step.rollout, RunState.PAUSED, session.objects)
+        case Resume():
+            return await set_run_state(step.rollout, RunState.RUNNING, session.objects)
+        case Abort():
+            return await set_run_state(step.rollout, RunState.ABORTED, session.objects)
+        case Retry():
+            return await retry(step.rollout, session.objects)
+        case _:
+            assert_never(step)
+
+
+def needs(step: AnyStep) -> tuple[Need, ...]:
+    """What a step needs of a target that not every one has."""
+    return (Need.TIME_OF_DAY,) if isinstance(step, Upgrade) and step.windows else ()
 
 
 def _container(spec: ContainerSpec) -> Container:
@@ -75,11 +127,17 @@ def _share(share: Share) -> MaxUnavailable:
     return MaxUnavailable(count=share.count, percent=None if share.percent is None else Percent(share.percent))
 
 
-async def _apply(session: Session, item: O) -> None:
-    """Create the object, or give the one of that name this spec."""
+def _tolerance(spec: Tolerance | None) -> MaxFailed | None:
+    if spec is None:
+        return None
+    return MaxFailed(count=spec.count, percent=None if spec.percent is None else Percent(spec.percent))
+
+
+async def _patiently(session: Session, work: Callable[[], Awaitable[object]]) -> None:
+    """Do it, again where the store says that this is safe, or that it did not happen."""
     for left in reversed(range(TRIES)):
         try:
-            await _write(session, item)
+            await work()
         except (Conflict, NotFound, Unavailable, Unknown):
             if not left:
                 raise
@@ -88,10 +146,9 @@ async def _apply(session: Session, item: O) -> None:
             return
 
 
-async def _write(session: Session, item: O) -> None:
-    kind: type[O] = type(item)
+async def _write(session: Session, item: Deployment) -> None:
     try:
-        present = await session.objects.get(kind, item.name)
+        present = await session.objects.get(Deployment, item.name)
     except NotFound:
         await session.objects.create(item)
         return

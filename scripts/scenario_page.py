@@ -158,6 +158,8 @@ _TITLES: Final = {
     "ContainerSpec": "Container",
     "Count": "Count",
     "Share": "Share",
+    "Tolerance": "Tolerance",
+    "WindowSpec": "Window",
 }
 
 

@@ -36,7 +36,8 @@ class Weekday(StrEnum):
     SUNDAY = "sun"
 
 
-def _known_zone(name: str) -> str:
+def known_zone(name: str) -> str:
+    """The name, if this machine knows a zone of it. Raises: InvalidValue."""
     try:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -44,7 +45,7 @@ def _known_zone(name: str) -> str:
     return name
 
 
-TimeZone = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_known_zone)]
+TimeZone = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(known_zone)]
 """The IANA name of a time zone that this machine knows."""
 
 

@@ -1,22 +1,43 @@
-"""No more devices of a group are in an upgrade at once than its rollout allows."""
+"""No device gets an upgrade slot that its rollout does not allow: too many at once, out of turn, or at a wrong time.
+
+A slot is given when the operator stores its grant. The rules are read from what is stored at that moment; a change of
+plan that the operator took note of only just now does not count against a grant that was on its way.
+"""
 
 from __future__ import annotations
 
 from fleet.contracts.ids import AttemptId, DeviceId
 from fleet.contracts.layout import Bucket, Valid
-from fleet.contracts.objects import AgentRollout, RolloutGroup
-from fleet.contracts.records import InProgress, UpgradePhase, UpgradeState
+from fleet.contracts.objects import (
+    AgentRollout,
+    GroupPhase,
+    RollBackGroup,
+    RolloutGroup,
+    RolloutPhase,
+)
+from fleet.contracts.records import DesiredAgent, InProgress, Succeeded, UpgradePhase, UpgradeState
 from fleet.contracts.time import Duration, Instant
 from harness.convergence import rollout_of
 from harness.invariants.base import Ground, Invariant
-from sim.journal import Journal, KvStored
+from harness.view import read_object
+from sim.journal import Journal, KvStored, ObjectStored
 
 LEASE = Duration.minutes(60)
 """After this a slot is free again, whatever its device reports. Said here on its own: a judge trusts no setting."""
+ON_ITS_WAY = Duration.seconds(60)
+"""A grant that was decided before a change may be stored this much after it."""
+CLOCKS = Duration.seconds(2)
+"""The operator's soak and the run's clock may differ by this."""
+_STOPPED = (RolloutPhase.PAUSED, RolloutPhase.HALTED, RolloutPhase.ABORTED, RolloutPhase.REFUSED)
+_RETURNING = (RolloutPhase.ROLLING_BACK, RolloutPhase.ROLLED_BACK)
 
 
 class RolloutLimits(Invariant):
-    """Counts devices past `locking` and not yet terminal, by their own reports, whenever one more begins."""
+    """Counts devices past `locking` and not yet terminal, by their own reports, whenever one more begins.
+
+    Looks at each grant: none while the rollout is paused, halted, aborted or refused, outside its windows, or before
+    its group's turn; and at each group that passes: its soak is over.
+    """
 
     name = "rollout-limits"
 
@@ -25,22 +46,39 @@ class RolloutLimits(Invariant):
         self._labels = dict(zip(ground.cast.devices, ground.cast.plan.labels, strict=True))
         self._begun: dict[DeviceId, tuple[AttemptId, Instant]] = {}
         self._groups: dict[tuple[str, int, str], list[DeviceId]] = {}
+        self._granted: dict[DeviceId, AttemptId] = {}
+        self._succeeded: dict[DeviceId, tuple[AttemptId, Instant]] = {}
+        self._noted: dict[str, tuple[tuple[object, ...], Instant]] = {}
+        self._passed: dict[tuple[str, int, str], None] = {}
 
     def subscribe(self, journal: Journal) -> None:
         journal.subscribe(KvStored, self._stored)
+        journal.subscribe(ObjectStored, self._object)
 
     def _stored(self, event: KvStored) -> None:
-        if event.bucket is not Bucket.STATE:
+        if event.bucket not in (Bucket.STATE, Bucket.DESIRED):
             return
         read = self.ground.view.read(event)
-        if not isinstance(read, Valid) or not isinstance(read.record, UpgradeState):
-            return
-        report = read.record
+        match read.record if isinstance(read, Valid) else None:
+            case UpgradeState() as report:
+                self._reported(report, event.at)
+            case DesiredAgent(granted=Instant()) as desired if self._granted.get(desired.device) != desired.attempt:
+                self._granted[desired.device] = desired.attempt
+                self._judge_grant(desired, event.at)
+            case _:
+                return
+
+    # --- how many at once
+
+    def _reported(self, report: UpgradeState, at: Instant) -> None:
         if not isinstance(report.status, InProgress):
             self._begun.pop(report.device, None)
+            first = self._succeeded.get(report.device, (None, at))[0] != report.attempt
+            if isinstance(report.status, Succeeded) and first:
+                self._succeeded[report.device] = (report.attempt, at)
         elif report.status.phase is not UpgradePhase.LOCKING and not self._known(report):
-            self._begun[report.device] = (report.attempt, event.at)
-            self._count(report, event.at)
+            self._begun[report.device] = (report.attempt, at)
+            self._count(report, at)
 
     def _known(self, report: UpgradeState) -> bool:
         begun = self._begun.get(report.device)
@@ -59,6 +97,73 @@ class RolloutLimits(Invariant):
             text = f"{len(busy)} devices of group {group.name} are in an upgrade at once, {limit} are allowed: {names}"
             self.violated(text, report.device)
 
+    # --- whether at all
+
+    def _judge_grant(self, desired: DesiredAgent, at: Instant) -> None:
+        rollout = self.ground.view.rollouts.get(rollout_of(desired.attempt))
+        if rollout is None or not _is_of(desired.attempt, rollout) or self._was_taken_before(desired):
+            return
+        known, since = self._noted.get(rollout.name, ((), at))
+        if at - since < ON_ITS_WAY and known:
+            return
+        reason = self._objection(rollout, desired)
+        if reason is not None:
+            self.violated(f"{desired.device} was given an upgrade slot for {desired.attempt} {reason}", desired.device)
+
+    def _was_taken_before(self, desired: DesiredAgent) -> bool:
+        """The device is in the attempt already: its slot was given before, and the bus has forgotten that."""
+        report = self.ground.view.devices[desired.device].upgrade
+        if report is None or report.attempt != desired.attempt:
+            return False
+        return not isinstance(report.status, InProgress) or report.status.phase is not UpgradePhase.LOCKING
+
+    def _objection(self, rollout: AgentRollout, desired: DesiredAgent) -> str | None:
+        status, group = rollout.status, self._group(rollout, desired.device)
+        if status.phase in _STOPPED:
+            return f"while its rollout is {status.phase}"
+        windows = rollout.spec.windows
+        assert desired.granted is not None
+        if windows is not None and not windows.is_open(desired.granted):
+            return f"at {desired.granted.utc()}, outside the maintenance windows"
+        phases = {stands.name: stands.phase for stands in status.groups}
+        if group is None or group.name not in phases:
+            return "although it belongs to no group of its rollout"
+        if status.phase in _RETURNING:
+            back = rollout.spec.on_halt
+            returns = isinstance(back, RollBackGroup) and desired.artefact in back.artefacts
+            halted = phases[group.name] is GroupPhase.HALTED
+            return None if returns and halted else f"while its rollout is {status.phase}"
+        before = [earlier for earlier in phases if list(phases).index(earlier) < list(phases).index(group.name)]
+        waiting = [name for name in before if phases[name] is not GroupPhase.PASSED]
+        return f"although group {waiting[0]} has not passed" if waiting else None
+
+    # --- soaks
+
+    def _object(self, event: ObjectStored) -> None:
+        item = read_object(event) if event.kind == AgentRollout.kind_name else None
+        if not isinstance(item, AgentRollout):
+            return
+        noted = (item.status.observed_generation, item.status.phase)
+        if self._noted.get(item.name, ((), event.at))[0] != noted:
+            self._noted[item.name] = (noted, event.at)
+        for stands in item.status.groups:
+            place = (item.name, item.status.sequence, stands.name)
+            if stands.phase is GroupPhase.PASSED and place not in self._passed:
+                self._passed[place] = None
+                self._judge_soak(item, stands.name, event.at)
+
+    def _judge_soak(self, rollout: AgentRollout, name: str, at: Instant) -> None:
+        group = next((group for group in rollout.spec.groups if group.name == name), None)
+        if group is None:
+            return
+        for device in self._members(rollout, group):
+            attempt, upgraded = self._succeeded.get(device, (None, at))
+            if attempt is not None and _is_of(attempt, rollout) and at - upgraded + CLOCKS < group.soak:
+                text = f"group {name} passed {at - upgraded} after {device} was upgraded, its soak is {group.soak}"
+                self.violated(text, device)
+
+    # --- groups
+
     def _members(self, rollout: AgentRollout, group: RolloutGroup) -> list[DeviceId]:
         key = (rollout.name, rollout.metadata.generation, group.name)
         if key not in self._groups:
@@ -70,3 +175,8 @@ class RolloutLimits(Invariant):
         if labels is None:
             return None
         return next((group for group in rollout.spec.groups if group.selector.matches(labels)), None)
+
+
+def _is_of(attempt: AttemptId, rollout: AgentRollout) -> bool:
+    """The attempt belongs to the rollout's present beginning."""
+    return attempt.startswith(f"{rollout.name}-{rollout.status.sequence}-")

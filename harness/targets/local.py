@@ -26,7 +26,7 @@ from harness.targets.local_faults import cannot
 from harness.targets.local_parts import RunFolder
 from harness.targets.local_releases import build_all
 from harness.targets.local_session import LocalSession
-from harness.targets.port import FleetPlan, Session
+from harness.targets.port import FleetPlan, Need, Session
 
 T = TypeVar("T")
 
@@ -54,6 +54,11 @@ class LocalTarget:
     def cannot(self) -> dict[type[Fault], str]:
         """See `Target.cannot`."""
         return cannot()
+
+    @property
+    def lacks(self) -> dict[Need, str]:
+        """See `Target.lacks`."""
+        return {Need.TIME_OF_DAY: "its run begins at whatever time it is"}
 
     def run(self, plan: FleetPlan, seed: int, main: Callable[[Session], Awaitable[T]]) -> T:
         """See `Target.run`. The seed decides nothing here: the world is real."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol, TypeVar
 
 from fleet.capabilities.clock import Clock
@@ -78,6 +79,12 @@ class Session(Protocol):
         ...
 
 
+class Need(Enum):
+    """What a scenario needs of a target beside its faults, and not every target has."""
+
+    TIME_OF_DAY = "a run that begins at a known time of day"
+
+
 class Target(Protocol):
     """A topology that scenarios can run on."""
 
@@ -94,6 +101,11 @@ class Target(Protocol):
     @property
     def cannot(self) -> dict[type[Fault], str]:
         """The faults this target cannot inject, each with the reason."""
+        ...
+
+    @property
+    def lacks(self) -> dict[Need, str]:
+        """What else this target does not have, each with the reason."""
         ...
 
     def run(self, plan: FleetPlan, seed: int, main: Callable[[Session], Awaitable[T]]) -> T:

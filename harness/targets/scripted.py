@@ -64,7 +64,7 @@ from fleet.contracts.records import (
 )
 from fleet.contracts.time import Duration, Instant
 from harness.faults import Fault, KillOperator, WriteRaw
-from harness.targets.port import FleetPlan, Session
+from harness.targets.port import FleetPlan, Need, Session
 from sim.clock import SimClock
 from sim.journal import (
     AgentEnded,
@@ -404,6 +404,7 @@ class ScriptedTarget:
     name: str = "scripted"
     default_devices: int | None = None
     cannot: dict[type[Fault], str] = field(default_factory=dict)
+    lacks: dict[Need, str] = field(default_factory=dict)
     injected: list[Fault] = field(default_factory=list)
     runs: int = 0
 

@@ -18,7 +18,7 @@ from fleet.contracts.records import Artefact
 from fleet.contracts.time import Duration
 from harness.faults import Fault
 from harness.targets import sim_releases
-from harness.targets.port import FleetPlan, Session
+from harness.targets.port import FleetPlan, Need, Session
 from harness.targets.sim_device import Surroundings, VirtualDevice
 from harness.targets.sim_faults import CANNOT, SimFaults
 from harness.targets.sim_observer import Observer
@@ -54,6 +54,11 @@ class SimTarget:
     def cannot(self) -> dict[type[Fault], str]:
         """See `Target.cannot`."""
         return CANNOT
+
+    @property
+    def lacks(self) -> dict[Need, str]:
+        """See `Target.lacks`. The world begins on 2026-01-01 at 00:00 UTC."""
+        return {}
 
     def run(self, plan: FleetPlan, seed: int, main: Callable[[Session], Awaitable[T]]) -> T:
         """See `Target.run`. Virtual time; a program that ends by an exception of its own ends the run with it."""
