@@ -10,10 +10,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALLED := $(VENV)/.installed
 CODE := fleet agent sim harness
+SWEPT := scenarios/upgrade/straight.toml scenarios/rollback/automatic-return.toml scenarios/rollback/explicit.toml
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo seeds e2e test check lint types imports format bench docs constraints clean
+.PHONY: help demo seeds crashpoints e2e test check lint types imports format bench docs constraints clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -23,6 +24,10 @@ demo: $(INSTALLED) ## The main job: every scenario on DEVICES=200 simulated devi
 
 seeds: $(INSTALLED) ## Every scenario with SEEDS=1000 seeds on 5 devices: none may end other than held
 	$(BIN)/twin run scenarios --seeds $(SEEDS) --devices 5 --jobs $(JOBS)
+
+crashpoints: $(INSTALLED) ## Cut the power and kill processes at every operation of three upgrades, once and twice
+	$(BIN)/twin crashpoints $(SWEPT) --draws 2 --jobs $(JOBS)
+	$(BIN)/twin crashpoints $(SWEPT) --operator --jobs $(JOBS)
 
 e2e: $(INSTALLED) ## The same scenarios on real processes and a real nats-server
 	$(BIN)/twin run scenarios --target local

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from fleet.contracts.errors import InvalidValue
 from harness import report, report_seeds
+from harness.crash_cli import crashpoints
 from harness.journal_file import JournalFile, join
 from harness.progress import Progress, Silent
 from harness.runner import Result, run_scenario
@@ -114,6 +115,9 @@ def check(paths: Paths) -> None:
 def schema() -> None:
     """Print the JSON Schema of a scenario file."""
     print(json_schema(), end="")
+
+
+app.command()(crashpoints)
 
 
 def _refuse(text: str) -> NoReturn:

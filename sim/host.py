@@ -30,7 +30,7 @@ from fleet.capabilities.host import (
 from fleet.contracts.errors import FleetError, Refused
 from fleet.contracts.ids import Architecture, BootId, DeviceId, Slot
 from fleet.contracts.time import Duration
-from sim.disk import DiskImage, SimDisk, gone
+from sim.disk import DiskImage, SimDisk, Stream, gone
 from sim.kernel import Call
 from sim.loop import SimLoop
 from sim.process import Process, spawn
@@ -419,8 +419,8 @@ class Machine:
         delay = Duration(0) if at_once else self.draw(*BOOT_TAKES)
         self._booting = self.kernel.after(delay, self._booted)
 
-    def cut_power(self) -> None:
-        """Everything that runs is gone at once, and so is what was not synced, maybe.
+    def cut_power(self, chance: Stream | None = None) -> None:
+        """Everything that runs is gone at once, and so is what was not synced, maybe: `chance` decides, if given.
 
         Nothing happens when it is off.
         """
@@ -435,7 +435,7 @@ class Machine:
             self._units[slot].power_off()
         for callback in self._at_power_cut:
             callback()
-        self.disk.power_cut(self._stream("disk"))
+        self.disk.power_cut(self._stream("disk") if chance is None else chance)
 
     def _stream(self, purpose: str) -> Random:
         """Made when first drawn from: most machines of a large fleet never lose power."""

@@ -43,7 +43,10 @@ class StepDone(Event):
 
 @dataclass(frozen=True, slots=True)
 class FaultInjected(Event):
-    """A declared fault happened. `index` counts from 1 in file order; `subject` names what it hit."""
+    """A declared fault happened. `index` counts from 1 in file order; `subject` names what it hit.
+
+    Index 0 is a crash that no file declares: one at a crash point. It is recorded before it happens, not after.
+    """
 
     index: int
     text: str

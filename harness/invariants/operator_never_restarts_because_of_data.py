@@ -7,6 +7,8 @@ from harness.schema_fault_blocks import KillOperator
 from sim.journal import FaultInjected, Journal, OperatorEnded, PhaseEntered
 
 KILLED = -9
+ADDED = 0
+"""The index of a crash that no file declares: `twin crashpoints` adds it, and the journal says so before it happens."""
 
 
 class OperatorNeverRestartsBecauseOfData(Invariant):
@@ -32,6 +34,8 @@ class OperatorNeverRestartsBecauseOfData(Invariant):
         self._tearing_down = event.phase == "tear-down"
 
     def _fault(self, event: FaultInjected) -> None:
+        if event.index == ADDED and event.subject == "operator":
+            self._declared.append(ADDED)
         self._injected += event.index in self._declared
 
     def _ended(self, event: OperatorEnded) -> None:

@@ -23,6 +23,7 @@ from harness.targets.sim_device import Surroundings, VirtualDevice
 from harness.targets.sim_faults import CANNOT, SimFaults
 from harness.targets.sim_observer import Observer
 from harness.targets.sim_operator import VirtualOperator
+from harness.targets.sim_taps import Tap
 from sim.artefacts import ArtefactServer
 from sim.clock import SimClock
 from sim.containers import Registry
@@ -50,6 +51,9 @@ class SimTarget:
     name = "sim"
     default_devices: int | None = None
 
+    def __init__(self, tap: Tap | None = None) -> None:
+        self._tap = tap
+
     @property
     def cannot(self) -> dict[type[Fault], str]:
         """See `Target.cannot`."""
@@ -68,7 +72,7 @@ class SimTarget:
             return world.run(self._within(world, plan, main))
 
     async def _within(self, world: World, plan: FleetPlan, main: Callable[[Session], Awaitable[T]]) -> T:
-        session = SimSession(world, plan)
+        session = SimSession(world, plan, self._tap)
         running = asyncio.ensure_future(main(session))
         crashed = asyncio.ensure_future(session.crashed())
         await asyncio.wait((running, crashed), return_when=asyncio.FIRST_COMPLETED)
@@ -88,9 +92,10 @@ def target() -> SimTarget:
 class SimSession:
     """See `Session`."""
 
-    def __init__(self, world: World, plan: FleetPlan) -> None:
+    def __init__(self, world: World, plan: FleetPlan, tap: Tap | None = None) -> None:
         self._world = world
         self._plan = plan
+        self._tap = tap
         self._releases = {item.version: sim_releases.build(item) for item in plan.releases}
         self._journal = Journal()
         self._clock = SimClock(world.loop)
@@ -164,7 +169,7 @@ class SimSession:
         nats.observe(observer)
         objects.observe(observer)
         registry = Registry(world.network, "registry")
-        around = Surroundings(world, nats, releases, registry, self._journal, self._program_crashed)
+        around = Surroundings(world, nats, releases, registry, self._journal, self._program_crashed, self._tap)
         return nats, objects, around
 
     def _program_crashed(self, error: BaseException) -> None:

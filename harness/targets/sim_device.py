@@ -24,6 +24,7 @@ from harness.releases import Defect
 from harness.targets import sim_releases
 from harness.targets.device_files import damaged, places
 from harness.targets.sim_files import VirtualFiles
+from harness.targets.sim_taps import PowerProbe, Probe, Tap, tap_agent, tap_image
 from sim.artefacts import ArtefactServer, SimArtefacts
 from sim.clock import SimClock
 from sim.containers import Engine, Registry, SimContainers
@@ -70,6 +71,14 @@ class Surroundings:
     journal: Journal
     crashed: Callable[[BaseException], None]
     """Told of the exception that a program ended by."""
+    tap: Tap | None = None
+    """Asked before each effect that a program has on its world."""
+
+    def probe(self, who: str, label: str, process: Process) -> Probe | None:
+        """What asks the tap for a process; None without a tap."""
+        if self.tap is None:
+            return None
+        return Probe(self.tap, who, label, process, self.world.kernel, self.journal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +126,8 @@ class VirtualDevice:
         self.disk.on_names_changed(_WATCHED, self._inspect)
         self.disk.on_names_changed((paths.QUARANTINE,), self._inspect_marks)
         self._inspect()
+        if self._around.tap is not None:
+            PowerProbe(self._around.tap, self.machine, self._around.world, self._journal).attach()
 
     def troubles_changed(self) -> None:
         """Make one trouble of all that is wrong with the disk."""
@@ -171,7 +182,7 @@ class VirtualDevice:
     # --- what runs on it ---------------------------------------------------------------------------------
 
     async def _unit_main(self, machine: Machine, slot: Slot, process: Process) -> int:
-        choice = await self._choose(slot, machine)
+        choice = await self._choose(slot, machine, process)
         match choice:
             case launcher.Leave():
                 return 0
@@ -183,12 +194,17 @@ class VirtualDevice:
             case _:
                 assert_never(choice)
 
-    async def _choose(self, slot: Slot, machine: Machine) -> launcher.Choice:
+    async def _choose(self, slot: Slot, machine: Machine, process: Process) -> launcher.Choice:
         """What the boot guard decides. It acts in one instant; the time that a slow card takes for it comes after."""
         before = self.disk.operations
+        files = VirtualFiles(
+            tap_image(self.disk, self._around.probe(self.device, f"boot guard {slot.value}: ", process))
+        )
         try:
-            choice = launcher.choose(VirtualFiles(self.disk), slot.value, machine.boot_id)
+            choice = launcher.choose(files, slot.value, machine.boot_id)
         except PowerLost:
+            return await gone()
+        if not process.alive:
             return await gone()
         if self.disk.trouble is not None:
             await machine.clock.sleep(
@@ -208,7 +224,7 @@ class VirtualDevice:
 
     def _ports(self, slot: Slot, process: Process) -> AgentPorts:
         around, machine = self._around, self.machine
-        return AgentPorts(
+        ports = AgentPorts(
             clock=machine.clock,
             chance=self._chance,
             bus=SimBus(around.nats, self.device, machine.node, process, self._chance),
@@ -220,6 +236,8 @@ class VirtualDevice:
             artefacts=SimArtefacts(around.releases, machine.node, process),
             facts=machine.facts,
         )
+        probe = around.probe(self.device, f"{slot.value}: ", process)
+        return ports if probe is None else tap_agent(ports, probe)
 
     async def _run_program(
         self, machine: Machine, program: PurePosixPath, contents: bytes, arguments: tuple[str, ...]

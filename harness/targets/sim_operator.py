@@ -8,6 +8,7 @@ from fleet.contracts.time import Duration
 from fleet.operator.loop import run_operator
 from fleet.operator.ports import OperatorConfig, OperatorPorts
 from harness.targets.sim_device import Surroundings
+from harness.targets.sim_taps import tap_operator
 from sim.clock import SimClock
 from sim.journal import OperatorEnded, OperatorStarted
 from sim.kernel import Call
@@ -52,6 +53,9 @@ class VirtualOperator:
     async def _main(self, process: Process) -> int:
         bus = SimBus(self._around.nats, "operator", "operator", process, self._chance)
         ports = OperatorPorts(clock=self._clock, chance=self._chance, bus=bus, objects=self._objects)
+        probe = self._around.probe("operator", "", process)
+        if probe is not None:
+            ports = tap_operator(ports, probe)
         try:
             return await run_operator(ports, OperatorConfig(), process.stop)
         finally:
