@@ -56,7 +56,7 @@ def run(
     target: Annotated[str, typer.Option(help=f"Where to run: {', '.join(registry.MODULES)}.")] = "sim",
     seed: Annotated[int, typer.Option(min=0, help="The seed of everything that is left to chance.")] = 1,
     devices: Annotated[int | None, typer.Option(min=1, help="Another number of devices than the file says.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Scenarios that run at the same time (sim only).")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Scenarios that run at the same time.")] = 1,
     seeds: Annotated[
         int, typer.Option(min=1, help="Run so many seeds of each scenario, from --seed on (sim only).")
     ] = 1,
@@ -142,7 +142,7 @@ def _prepare(
 ) -> list[Job]:
     """Read everything, so that a mistake in the last file is found before the first one runs."""
     if jobs > 1 and target not in registry.IN_PARALLEL:
-        raise InvalidValue(f"--jobs {jobs}: only the sim target runs several scenarios at the same time")
+        raise InvalidValue(f"--jobs {jobs}: target {target} runs one scenario at a time")
     count = devices or registry.target(target).default_devices
     loaded = [load(path) for path in _files(paths)]
     _refuse_same_names(loaded)
@@ -157,7 +157,7 @@ def _prepare(
 
 
 def _refuse_many(seeds: int, target: str, journal: Path | None) -> None:
-    if seeds > 1 and target not in registry.IN_PARALLEL:
+    if seeds > 1 and target not in registry.SEEDED:
         raise InvalidValue(f"--seeds {seeds}: only the sim target runs many seeds; elsewhere no run is repeatable")
     if seeds > 1 and journal is not None:
         raise InvalidValue(f"--seeds {seeds}: a journal is written of one run; give --seed alone")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -163,6 +164,8 @@ class LocalDevice:
                 self._naming[slot] = asyncio.create_task(self._name(slot, pid))
             case UnitEnded(slot, _, code):
                 self._ended(slot, code)
+                if code == -signal.SIGKILL:
+                    self._disk.inspect()
             case BoxStarted(deployment, name, fingerprint):
                 started = ContainerStarted(self._now(), self.device, deployment, name, fingerprint)
                 self._journal.record(started)

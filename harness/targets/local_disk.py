@@ -45,6 +45,12 @@ class DiskWatch:
         """Where the current link leads now; None when that is no complete release."""
         return self._where_current_leads()[0]
 
+    def inspect(self) -> None:
+        """Read everything anew, and record it also where nothing changed: what a killed agent left behind."""
+        self._hashes.clear()
+        self._releases = self._current = None
+        self.look()
+
     def look(self) -> None:
         """Record `CurrentRelease`, `ReleasesOnDisk` and `QuarantineMarks` where they differ from the last look."""
         releases = self._whole_releases()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -65,13 +64,6 @@ class RunFolder:
             if lines:
                 parts.append("\n".join((f"--- {path.relative_to(self.path)}", *lines)))
         return "\n".join(parts)
-
-
-def free_port() -> int:
-    """A port of the loopback that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
 
 
 def operator_config(

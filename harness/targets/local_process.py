@@ -5,14 +5,35 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from fleet.capabilities.clock import Clock
+from fleet.contracts.errors import Unavailable
 from fleet.contracts.time import Duration
 
+_PORTS: Final = range(10_000, 32_000)
+_TRIES: Final = 100
 _LEASH = Path(__file__).with_name("local_leash.py")
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody listens on now, and that stays free while a program is down.
+
+    It lies below those that the kernel gives to connections by itself: one of them could take it meanwhile.
+
+    Raises:
+        Unavailable: none was found.
+    """
+    for _ in range(_TRIES):
+        port = _PORTS.start + int.from_bytes(os.urandom(4)) % len(_PORTS)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise Unavailable(f"no port between {_PORTS.start} and {_PORTS.stop} is free")
 
 
 class Child:

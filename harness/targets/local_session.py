@@ -30,7 +30,8 @@ from harness.targets.local_device import LocalDevice
 from harness.targets.local_faults import LocalFaults
 from harness.targets.local_network import LocalNetwork
 from harness.targets.local_operator import LocalOperator
-from harness.targets.local_parts import RunFolder, agent_config, free_port, operator_config, set_up_device
+from harness.targets.local_parts import RunFolder, agent_config, operator_config, set_up_device
+from harness.targets.local_process import free_port
 from harness.targets.nats_process import NatsProcess, User
 from harness.targets.port import FleetPlan
 from sim.journal import Journal
@@ -65,7 +66,7 @@ class LocalSession:
         self._damaged = DamagedReleases(folder.releases / SERVED)
         self._parts.push_async_callback(asyncio.to_thread, self._damaged.close)
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._nats = NatsProcess(folder.nats, _users(plan.devices), self._real)
+        self._nats = NatsProcess(folder.nats, _users(plan.devices), self._real, free_port())
         self._devices = {device: self._device(device) for device in plan.devices}
         self._up: list[LocalDevice] = []
         self._operator: LocalOperator | None = None

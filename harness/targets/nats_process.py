@@ -44,14 +44,18 @@ class User:
 
 
 class NatsProcess:
-    """One nats-server below a folder. Not started by being made."""
+    """One nats-server below a folder. Not started by being made.
 
-    def __init__(self, folder: Path, users: tuple[User, ...], clock: Clock) -> None:
+    Args:
+        port: where it listens; None leaves it to the first start.
+    """
+
+    def __init__(self, folder: Path, users: tuple[User, ...], clock: Clock, port: int | None = None) -> None:
         self._folder = folder
         self._users = users
         self._clock = clock
         self._child: Child | None = None
-        self._port: int | None = None
+        self._port = port
 
     @property
     def url(self) -> str:

@@ -17,8 +17,10 @@ MODULES = {
 }
 INTERNAL = {"scripted": "harness.targets.scripted"}
 """For the harness's own tests: not offered to anybody."""
-IN_PARALLEL = ("sim", "scripted")
-"""Targets of which one process after another can be started without disturbing each other."""
+IN_PARALLEL = ("sim", "local", "scripted")
+"""Targets of which several runs can be under way at the same time, each in a process of its own."""
+SEEDED = ("sim", "scripted")
+"""Targets on which the seed decides how a run goes."""
 
 
 def target(name: str) -> Target:

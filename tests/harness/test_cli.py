@@ -147,7 +147,7 @@ def test_bad_arguments_start_nothing(target: ScriptedTarget, tmp_path: Path) -> 
         ("missing.toml",),
         ("empty",),
         ("b", "--devices", "0"),
-        ("b", "--jobs", "2", "--target", "local"),
+        ("b", "--seeds", "2", "--target", "local"),
         ("b", "--journal", "no/such/folder.jsonl"),
         ("b", "--sead", "1"),
         (),
