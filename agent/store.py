@@ -120,13 +120,16 @@ class Store:
         return None if mark is None else mark.release
 
     async def mark_verified(self, release: Release) -> None:
-        """Remember a confirmed release, and the one before it; forget how often it was started."""
+        """Remember a confirmed release, and the one before it; forget how often it was started before that.
+
+        Marking it again forgets nothing: it is done at each start, and a release that crashes then has to be noticed.
+        """
         mark = await self._read(paths.VERIFIED, VerifiedMark)
         if mark is None or mark.release != release:
             before = None if mark is None or mark.before == release else mark.release
             fresh = VerifiedMark(version=release.version, sha256=release.sha256, before=before)
             await self._write(paths.VERIFIED, fresh)
-        await self.forget_starts(release)
+            await self.forget_starts(release)
 
     async def forget_starts(self, release: Release) -> None:
         """The release has proved itself, or is tried anew: its starts count from zero again."""

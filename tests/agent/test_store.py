@@ -93,6 +93,18 @@ def test_proving_itself_forgets_the_starts_of_that_release_alone(
     assert b'"starts":0' in image.read(paths.TRIALS)
 
 
+def test_only_the_first_verified_mark_forgets_the_starts(store: Store, image: DiskImage, values: Values) -> None:
+    """A verified release marks itself at each start: one that crashes after that must not count from zero each time."""
+    one = values.release(1)
+    starts = b'{"sha256": "%s", "starts": 3}' % one.sha256.encode()
+    run(write_atomic(SimDisk(image, Alive()), paths.TRIALS, starts))
+    run(store.mark_verified(one))
+    assert b'"starts":0' in image.read(paths.TRIALS)
+    run(write_atomic(SimDisk(image, Alive()), paths.TRIALS, starts))
+    run(store.mark_verified(one))
+    assert image.read(paths.TRIALS) == starts
+
+
 def test_the_first_reason_of_a_quarantine_stays_and_an_unreadable_mark_condemns(
     store: Store, image: DiskImage, values: Values
 ) -> None:
