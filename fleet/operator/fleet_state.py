@@ -44,10 +44,12 @@ class Kept:
 
     record: Record | None = None
     stands: bool = False
-    """The newest entry is `record` itself, neither garbage nor deleted."""
+    """The newest entry is `record` itself, neither garbage nor deleted nor below the `floor`."""
     revision: Revision = NOTHING
     last: Revision = NOTHING
     """The revision a conditional write names: 0 when no value stands there."""
+    floor: Revision = NOTHING
+    """A device may have seen this revision before the bucket lost its tail: it passes over what is not above it."""
 
     @property
     def untouched(self) -> bool:
@@ -318,7 +320,7 @@ class FleetState:
             match bucket:
                 case Bucket.DESIRED:
                     for _, kept in own_keys(view):
-                        kept.revision = NOTHING
+                        kept.floor, kept.revision = max(kept.floor, kept.revision), NOTHING
                 case Bucket.STATE:
                     view.upgrade_revision = NOTHING
                     view.reports = {name: (NOTHING, report) for name, (_, report) in view.reports.items()}
@@ -447,7 +449,8 @@ def _kept(view: DeviceView, record: DesiredAgent | DesiredWorkload | DesiredWork
 def _keep(kept: Kept, record: Record, revision: Revision) -> bool:
     if revision <= kept.revision:
         return False
-    kept.record, kept.stands, kept.revision, kept.last = record, True, revision, revision
+    stands = revision > kept.floor or (revision == kept.floor and record == kept.record)
+    kept.record, kept.stands, kept.revision, kept.last = record, stands, revision, revision
     return True
 
 

@@ -199,3 +199,22 @@ def test_a_bucket_that_lost_its_tail_is_believed_at_the_second_reading() -> None
     assert any(isinstance(instruction, ReadAgain) for instruction in world.pending)
     world.carry_out()
     assert world.brain.state.devices[PI].release == NEW
+
+
+def test_what_a_lost_tail_took_is_written_until_devices_that_saw_it_take_it_up() -> None:
+    """The bucket ends at revision 1 again. A device that has seen 9 passes over all that comes before."""
+    world = started(1)
+    world.rollout("r", NEW)
+    world.carry_out()
+    key = layout.desired_agent(PI).key
+    seen = Revision(world.revisions[Bucket.DESIRED] + 8)
+    desired = world.desired(PI)
+    assert desired is not None
+    stored = Stored(Bucket.DESIRED, key, seen, layout.encode(desired))
+    world.take(world.brain.entry(EntrySeen(stored, True, world.now)))
+    del world.buckets[Bucket.DESIRED][key]
+    world.revisions[Bucket.DESIRED] = 1
+    world.read(Bucket.DESIRED)
+    world.carry_out()
+    world.pass_time(Duration.minutes(1))
+    assert world.buckets[Bucket.DESIRED][key].revision >= seen
