@@ -156,6 +156,10 @@ class Hands:
                 task.cancel()
         self._work.clear()
 
+    def _is_wanted(self) -> bool:
+        """Whether the work of this very task was not abandoned by what it told itself."""
+        return asyncio.current_task() in self._work
+
     def _report(self, report: Report) -> None:
         _log.info("attempt %s to %s: %r", report.attempt, report.release, report.status)
         self._tools.reports.want(
@@ -325,7 +329,7 @@ class Hands:
 
     async def _watch_overlap(self, work: WatchOverlap) -> None:
         judged = _Judged(ZERO, self._tools.ports.clock.monotonic())
-        while True:
+        while self._is_wanted():
             judged = await self._next_look(judged, work.attempt)
             unit, condemned = await self._other_unit(), await self._mark(work.release)
             whole = isinstance(unit, Running) or await self._whole(work.release)
@@ -333,7 +337,7 @@ class Hands:
 
     async def _watch_trial(self, work: WatchTrial) -> None:
         judged = _Judged(ZERO, self._tools.ports.clock.monotonic())
-        while True:
+        while self._is_wanted():
             judged = await self._next_look(judged, work.attempt)
             self.tell(TrialWatched(work.attempt, judged.time))
 

@@ -80,7 +80,7 @@ from agent.states import (
     Swapping,
     Testing,
 )
-from agent.transitions import is_declared
+from agent.transitions import BEGINS, is_declared
 from fleet.capabilities.host import Failing, Running, Stopped, UnitState
 from fleet.contracts.errors import IllegalTransition
 from fleet.contracts.ids import AttemptId, Revision, Sha256
@@ -172,6 +172,8 @@ class Upgrade:
         match event:
             case DesiredSeen() | DesiredWithdrawn() | StreamWentBack() | BecameManaging() | StopAsked():
                 return False
+            case OverlapWatched() | TrialWatched() | LookedAgain():
+                return event.attempt != self.attempt or not isinstance(self.state, Overlapping | OnTrial)
             case _:
                 return event.attempt != self.attempt
 
@@ -190,6 +192,11 @@ class Upgrade:
 
     def begin(self) -> Instructions:
         """Find out from the disk what this process is."""
+        instructions = self._begin()
+        assert type(self.state) in BEGINS, self.state
+        return instructions
+
+    def _begin(self) -> Instructions:
         record = self._found.attempt
         if record is None:
             return self._begin_plain()
@@ -457,7 +464,7 @@ class Upgrade:
         )
 
     def _watched(self, event: OverlapWatched | TrialWatched | LookedAgain) -> Instructions:
-        """Observations: where nothing is to be watched any more, they say nothing."""
+        """Observations of an overlap, or of a trial."""
         match self.state, event:
             case Overlapping() as overlapping, OverlapWatched():
                 return self._overlap_watched(overlapping, event)
@@ -574,7 +581,7 @@ class Upgrade:
         record = trial.record
         self.state = Idle()
         if record is None or record.attempt == wanted.attempt:
-            return self._consider()
+            return (Abandon(), *self._consider())
         reason = f"superseded by attempt {wanted.attempt}"
         self._settled = self._ended(record, DeferredUpgrade(phase=UpgradePhase.OVERLAPPING, reason=reason))
         return (Abandon(), Note(self._settled), _report(self._settled), *self._consider())
