@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, TypeVar, assert_never
 
 import typer
 import uvicorn
@@ -25,10 +25,20 @@ from fleet.adapters.clock import SystemChance, WallClock
 from fleet.adapters.nats import NatsBus, PasswordFile
 from fleet.adapters.nats_admin import NatsAdmin
 from fleet.adapters.objects import StandaloneObjects
+from fleet.adapters.openbao import OpenBaoKv
 from fleet.commands import rollout as fleet_rollout
+from fleet.commands import secrets as fleet_secrets
 from fleet.commands import status as fleet_status
 from fleet.commands import tables, words
-from fleet.commands.config import FleetConfig, ReleasesConfig, explain, load
+from fleet.commands.config import (
+    FileSecretsConfig,
+    FleetConfig,
+    KubernetesSecretsConfig,
+    OpenBaoSecretsConfig,
+    ReleasesConfig,
+    explain,
+    load,
+)
 from fleet.contracts.errors import FleetError, InvalidValue, Unavailable
 from fleet.contracts.ids import Architecture, DeploymentName, ObjectName, Version
 from fleet.contracts.layout import BUCKETS
@@ -45,6 +55,11 @@ from fleet.releases.server import app as release_app
 from fleet.scores import podman, upgrade
 from fleet.scores.outcome import Changed, Created, Unchanged, ensure
 from fleet.scores.upgrade import AgentUpgradeScore
+from fleet.secrets.file import FileDocuments
+from fleet.secrets.openbao import OpenBaoDocuments
+from fleet.secrets.registry import ensure_all
+from fleet.secrets.registry import rotate as rotate_secret
+from fleet.secrets.store import Secrets
 
 T = TypeVar("T")
 O = TypeVar("O", bound=Object)  # noqa: E741 - the one-letter name of the type variable, as in the ports
@@ -61,12 +76,14 @@ rollout_command = typer.Typer(no_args_is_help=True, help="Rollouts of a release.
 deployment_command = typer.Typer(no_args_is_help=True, help="Workloads on devices.")
 device_command = typer.Typer(no_args_is_help=True, help="Devices of the fleet.")
 bus_command = typer.Typer(no_args_is_help=True, help="The message bus.")
+secret_command = typer.Typer(no_args_is_help=True, help="Secrets of the installation. No value is ever shown.")
 command.add_typer(operator_command, name="operator")
 command.add_typer(release_command, name="release")
 command.add_typer(rollout_command, name="rollout")
 command.add_typer(deployment_command, name="deployment")
 command.add_typer(device_command, name="device")
 command.add_typer(bus_command, name="bus")
+command.add_typer(secret_command, name="secret")
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="JSON file that says where the bus and the releases are.")]
 Labels = Annotated[list[str] | None, typer.Option("--label", help="name=value; may be given several times.")]
@@ -129,6 +146,35 @@ def _with_connection(config: FleetConfig, work: Callable[[Connection], Awaitable
             except TimeoutError:
                 raise Unavailable(f"no connection to {config.bus.url} within {CONNECT}") from None
             return await work(made)
+
+    return asyncio.run(whole())
+
+
+@asynccontextmanager
+async def secret_store(config: FleetConfig) -> AsyncIterator[Secrets]:
+    """The secret store that the configuration names. Raises: InvalidValue."""
+    clock = WallClock()
+    match config.secrets:
+        case None:
+            raise InvalidValue('nothing says where secrets are kept: add "secrets" to --config')
+        case FileSecretsConfig(folder=folder):
+            yield Secrets(FileDocuments(folder, clock), clock)
+        case OpenBaoSecretsConfig(url=url, mount=mount, path=path, token_file=token_file):
+            engine = OpenBaoKv(url, mount, token_file, clock)
+            try:
+                yield Secrets(OpenBaoDocuments(engine, path), clock)
+            finally:
+                await engine.close()
+        case KubernetesSecretsConfig():
+            raise InvalidValue('this version reaches no cluster: set "store" of "secrets" to "file" or "openbao"')
+        case _:
+            assert_never(config.secrets)
+
+
+def _with_secrets(config: FleetConfig, work: Callable[[Secrets], Awaitable[T]]) -> T:
+    async def whole() -> T:
+        async with secret_store(config) as store:
+            return await work(store)
 
     return asyncio.run(whole())
 
@@ -369,6 +415,40 @@ def release_build(
         built = build_faulty(Version(version), architecture, folder, misbehaviour, python=python)
         print(words.warning(misbehaviour, folder, built.release))
     print(f"{built.path}: {built.release}, {built.size} bytes")
+
+
+# --- secrets ------------------------------------------------------------------------------------------
+
+
+@secret_command.command("prepare")
+def secret_prepare(config: ConfigFile) -> None:
+    """Make the secrets that are missing. Part of the installation; running it again changes nothing."""
+    stand = _with_secrets(load(config), ensure_all)
+    print(f"{len(stand)} secrets stand")
+
+
+@secret_command.command("list")
+def secret_list(
+    config: ConfigFile, as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False
+) -> None:
+    """Show names, versions and ages. Ends with 1 when a secret is damaged or missing."""
+    listed = _with_secrets(load(config), lambda store: fleet_secrets.collect(store, WallClock().wall()))
+    if as_json:
+        print(listed.to_json())
+    else:
+        fleet_secrets.show(listed, Console())
+    raise typer.Exit(0 if listed.is_whole else FAILED)
+
+
+@secret_command.command("rotate")
+def secret_rotate(
+    name: str,
+    config: ConfigFile,
+    last: Annotated[int, typer.Option(help="The version to replace, as `fleet secret list` shows it.", min=1)],
+) -> None:
+    """Make a new version of one secret; the one before it is kept. Repeating the command rotates nothing twice."""
+    rotated = _with_secrets(load(config), lambda store: rotate_secret(store, ObjectName(name), last))
+    print(f"secret {name} has version {rotated.version}")
 
 
 if __name__ == "__main__":

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, assert_never
 
 from pydantic import Field, ValidationError
 
 from fleet.contracts.errors import InvalidValue
-from fleet.contracts.ids import Frozen
+from fleet.contracts.ids import Frozen, ObjectName
 from fleet.identity.auth import Url
 
 Port = Annotated[int, Field(ge=0, le=65535)]
+KvPath = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]+(?:/[a-zA-Z0-9_-]+)*$", max_length=200)]
+"""A path inside OpenBao, without slashes at its ends."""
 
 
 class BusConfig(Frozen):
@@ -43,6 +45,50 @@ class ReleasesConfig(Frozen):
     url: Url = "http://127.0.0.1:8080"
 
 
+class FileSecretsConfig(Frozen):
+    """Secrets in a folder of this machine.
+
+    Args:
+        folder: mode 0700, of the user that runs the command; made when its last part alone is missing.
+    """
+
+    store: Literal["file"]
+    folder: Path
+
+
+class OpenBaoSecretsConfig(Frozen):
+    """Secrets in a KV v2 engine of OpenBao.
+
+    Args:
+        url: of the server.
+        mount: where the engine is mounted.
+        path: the folder inside the mount.
+        token_file: a private file that holds the token, and nothing else.
+    """
+
+    store: Literal["openbao"]
+    url: Url
+    mount: KvPath = "secret"
+    path: KvPath = "fleet"
+    token_file: Path
+
+
+class KubernetesSecretsConfig(Frozen):
+    """Secrets as Secret objects of a cluster.
+
+    Args:
+        namespace: which one of the cluster.
+    """
+
+    store: Literal["kubernetes"]
+    namespace: ObjectName
+
+
+SecretsConfig = Annotated[
+    FileSecretsConfig | OpenBaoSecretsConfig | KubernetesSecretsConfig, Field(discriminator="store")
+]
+
+
 class FleetConfig(Frozen):
     """Everything the command is told by its file.
 
@@ -50,11 +96,13 @@ class FleetConfig(Frozen):
         bus: the message bus.
         pace: all timers run this many times as fast. 1 in production.
         releases: None when another server serves them.
+        secrets: where the secrets of the installation are kept; None when nothing says so.
     """
 
     bus: BusConfig
     pace: Annotated[float, Field(gt=0, le=1000)] = 1.0
     releases: ReleasesConfig | None = None
+    secrets: SecretsConfig | None = None
 
 
 def load(path: Path) -> FleetConfig:
@@ -85,4 +133,17 @@ def _rooted(config: FleetConfig, folder: Path) -> FleetConfig:
     releases = config.releases
     if releases is not None:
         releases = releases.model_copy(update={"folder": folder / releases.folder})
-    return config.model_copy(update={"bus": bus, "releases": releases})
+    secrets = None if config.secrets is None else _rooted_secrets(config.secrets, folder)
+    return config.model_copy(update={"bus": bus, "releases": releases, "secrets": secrets})
+
+
+def _rooted_secrets(secrets: SecretsConfig, folder: Path) -> SecretsConfig:
+    match secrets:
+        case FileSecretsConfig():
+            return secrets.model_copy(update={"folder": folder / secrets.folder})
+        case OpenBaoSecretsConfig():
+            return secrets.model_copy(update={"token_file": folder / secrets.token_file})
+        case KubernetesSecretsConfig():
+            return secrets
+        case _:
+            assert_never(secrets)
