@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable
 
 from fleet.contracts.ids import DeviceId
 from fleet.contracts.layout import Bucket
+from fleet.contracts.lease import Lease
 from fleet.contracts.time import Instant
 from harness.checks import Judge, judge
 from harness.convergence import Convergence
@@ -15,20 +17,22 @@ from harness.scenario import Cast
 from harness.triggers import Triggers
 from harness.verdict import Violated
 from harness.view import FleetView
-from sim.journal import Event, HeartbeatStored, Journal, KvDeleted, KvStored, RequestSent, to_json
+from sim.journal import Event, HeartbeatStored, Journal, KvDeleted, KvStored, ObjectStored, RequestSent, to_json
 
 RECENT = 40
 RECENT_OF_DEVICE = 20
 WIDTH = 400
 """Longest line of an event in a report."""
+_HOLDER = re.compile(rb'"holderIdentity":"([^"]*)"')
 
 
 class Trail:
-    """The newest events but heartbeats, of the run and of each device."""
+    """The newest events, of the run and of each device, but heartbeats and renewals of a lease by its holder."""
 
     def __init__(self, journal: Journal) -> None:
         self._recent: deque[Event] = deque(maxlen=RECENT)
         self._of_device: dict[str, tuple[Event, ...]] = {}
+        self._holder = b""
         for kind in _kinds(Event):
             if kind is not HeartbeatStored:
                 journal.subscribe(kind, self._seen)
@@ -42,11 +46,18 @@ class Trail:
         return tuple(_line(event) for event in [*earlier, *recent])
 
     def _seen(self, event: Event) -> None:
+        if isinstance(event, ObjectStored) and event.kind == Lease.kind_name and not self._is_new_holder(event):
+            return
         self._recent.append(event)
         device = _device(event)
         if device is not None:
             kept = self._of_device.get(device, ())
             self._of_device[device] = (*kept, event)[-RECENT_OF_DEVICE:]
+
+    def _is_new_holder(self, event: ObjectStored) -> bool:
+        known, found = self._holder, _HOLDER.search(event.value)
+        self._holder = found[1] if found else b""
+        return self._holder != known
 
 
 def _kinds(base: type[Event]) -> list[type[Event]]:

@@ -36,6 +36,14 @@ class KillOperator:
 
 
 @dataclass(frozen=True, slots=True)
+class StopOperator:
+    """An operator replica is told to end (SIGTERM), as before an eviction; it is started again after `down`."""
+
+    down: Duration
+    replica: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class IsolateOperator:
     """An operator replica reaches neither bus nor objects for a time, and goes on running."""
 
@@ -299,6 +307,7 @@ OnDevices = (
 Fault = (
     WriteRaw
     | KillOperator
+    | StopOperator
     | IsolateOperator
     | FreezeOperator
     | KillAgent

@@ -107,6 +107,13 @@ class KillOperator(OnOperator):
     down: Length
 
 
+class StopOperator(OnOperator):
+    """An operator replica is told to end in order (SIGTERM), and is started again after `down`."""
+
+    fault: Literal["stop-operator"]
+    down: Length
+
+
 class IsolateOperator(OnOperator):
     """An operator replica reaches neither bus nor objects for `length`, and goes on running."""
 

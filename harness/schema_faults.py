@@ -37,12 +37,14 @@ from harness.schema_fault_blocks import (
     SlowCpu,
     SlowDisk,
     SlowLink,
+    StopOperator,
     WriteRaw,
 )
 
 AnyFault = (
     WriteRaw
     | KillOperator
+    | StopOperator
     | IsolateOperator
     | FreezeOperator
     | KillAgent
@@ -70,6 +72,7 @@ FaultSpec = Annotated[AnyFault, Field(discriminator="fault")]
 KIND: dict[type[Part], type[faults.Fault]] = {
     WriteRaw: faults.WriteRaw,
     KillOperator: faults.KillOperator,
+    StopOperator: faults.StopOperator,
     IsolateOperator: faults.IsolateOperator,
     FreezeOperator: faults.FreezeOperator,
     KillAgent: faults.KillAgent,
@@ -187,10 +190,12 @@ def _device(name: str, triggering: DeviceId | None) -> DeviceId:
     return triggering
 
 
-def _on_operator(spec: KillOperator | IsolateOperator | FreezeOperator, replica: int) -> faults.Fault:
+def _on_operator(spec: KillOperator | StopOperator | IsolateOperator | FreezeOperator, replica: int) -> faults.Fault:
     match spec:
         case KillOperator():
             return faults.KillOperator(spec.down, replica)
+        case StopOperator():
+            return faults.StopOperator(spec.down, replica)
         case IsolateOperator():
             return faults.IsolateOperator(replica, spec.length)
         case FreezeOperator():
@@ -216,7 +221,7 @@ def length_of(fault: faults.Fault) -> Duration:
             return fault.over + fault.down
         case faults.BrownOut():
             return (fault.down + fault.up) * fault.cycles
-        case faults.KillOperator() | faults.CutPower() | faults.CutPowerAtOperation():
+        case faults.KillOperator() | faults.StopOperator() | faults.CutPower() | faults.CutPowerAtOperation():
             return fault.down
         case faults.RestartBus() | faults.LoseBusTail():
             return fault.down
@@ -233,6 +238,8 @@ def describe(fault: faults.Fault) -> tuple[str, str]:
             return f"write-raw {len(value)} bytes", f"{bucket}/{shown}"
         case faults.KillOperator(down, replica):
             return f"kill-operator for {down}", f"operator-{replica}"
+        case faults.StopOperator(down, replica):
+            return f"stop-operator for {down}", f"operator-{replica}"
         case faults.IsolateOperator(replica, length):
             return f"isolate-operator for {length}", f"operator-{replica}"
         case faults.FreezeOperator(replica, length):

@@ -92,6 +92,14 @@ class Brain:
         """Everything has been read once."""
         return not self._unread
 
+    def stand_by(self) -> None:
+        """Another replica acts, or nobody does: take everything in and want nothing, until `take_office`."""
+        self._unread[_OFFICE] = None
+
+    def take_office(self) -> None:
+        """This replica acts from now on, once everything has been read again: it may all have changed."""
+        self._unread = dict.fromkeys([*READ_BUCKETS, *(kind.kind_name for kind in KINDS)])
+
     # --- events
 
     def handle(self, event: Event) -> list[Instruction]:
@@ -570,6 +578,8 @@ class Brain:
 
 _VERSIONS_KEPT = 4
 _SHORT = 12
+_OFFICE = "the lease"
+"""What a replica that stands by has not got."""
 
 
 _LAST = 2**62

@@ -3,6 +3,11 @@
 Everything that happens goes through one `Brain` in the order in which this process sees it: pushes of the bus and
 requests of devices directly in their callbacks, everything else from the few tasks below. Data never ends the
 process; a defect does, with exit code 1, because going on with a broken brain would be worse.
+
+Of several replicas the one that holds the lease acts (`fleet.operator.lease`). The others read and listen: their
+brains are not ready, so that they want nothing, and devices hear nothing from them. Taking the lease begins with a
+reading of everything. A leader that cannot renew in time sends nothing until it can; one that learns that another
+replica took the lease ends with exit code 75, because what it believes may be outdated, and is started again.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ from fleet.contracts.objects import Object
 from fleet.contracts.records import LockRequest
 from fleet.contracts.time import Duration, Instant
 from fleet.operator.brain import KINDS, Brain
+from fleet.operator.election import Election
 from fleet.operator.events import (
     BucketRead,
     Delete,
@@ -42,7 +48,7 @@ from fleet.operator.events import (
     WriteStatus,
 )
 from fleet.operator.fleet_state import READ_BUCKETS
-from fleet.operator.ports import OperatorConfig, OperatorPorts, OperatorTimings
+from fleet.operator.ports import OperatorConfig, OperatorPorts
 
 logger = logging.getLogger("fleet.operator")
 
@@ -50,22 +56,40 @@ WORKERS = 16
 """How many writes and requests are under way at once, so that a large fleet does not come as one burst."""
 
 
+LOST_LEASE = 75
+"""The exit code of a replica that led and leads no more: it is to be started again."""
+_LOOK_AGAIN = Duration.millis(10)
+_GRACE = Duration.seconds(1)
+"""Before another replica may act: what has been answered by then is seen before it is decided whether to leave."""
+
+
 async def run_operator(ports: OperatorPorts, config: OperatorConfig, stop: asyncio.Event) -> int:
-    """Run until `stop` is set; answers the exit code 0. Whoever made the ports closes them.
+    """Run until `stop` is set, or the lease is lost; answers the exit code. Whoever made the ports closes them.
 
     Raises:
         ExceptionGroup: a defect. It ends the process: with code 1, and its story told by whoever started it.
     """
-    await _Hands(ports, config.timings).run(stop)
-    return 0
+    return await _Hands(ports, config).run(stop)
 
 
 class _Hands:
-    def __init__(self, ports: OperatorPorts, timings: OperatorTimings) -> None:
+    def __init__(self, ports: OperatorPorts, config: OperatorConfig) -> None:
         self._clock, self._chance = ports.clock, ports.chance
         self._bus, self._objects = ports.bus, ports.objects
-        self._timings = timings
-        self._brain = Brain(timings)
+        self._timings = config.timings
+        self._brain = Brain(config.timings)
+        self._brain.stand_by()
+        self._election = Election(
+            ports.clock, ports.objects, config.timings, config.replica, ports.chance.token(), self._stands
+        )
+        self._reading_begun = False
+        self._led = False
+        self._may_act = asyncio.Event()
+        self._open: dict[str, None] = {}
+        self._unsure: dict[str, None] = {}
+        self._over = asyncio.Event()
+        self._code = 0
+        self._followers: list[asyncio.Task[None]] = []
         self._work: asyncio.Queue[Update | Delete | WriteStatus | SendStop] = asyncio.Queue()
         self._to_read: dict[Bucket, None] = {}
         self._reading_wanted = asyncio.Event()
@@ -73,25 +97,46 @@ class _Hands:
         self._group = asyncio.TaskGroup()
         self._defect: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Start everything, wait for `stop`, end everything. Raises: ExceptionGroup, with the defect inside."""
+    async def run(self, stop: asyncio.Event) -> int:
+        """Start everything, wait for the end, end everything. Raises: ExceptionGroup, with the defect inside."""
         self._tell(Ticked(self._now(), self._clock.wall(), self._bus.is_connected()))
         async with self._group:
             self._spawn(self._watch_for_defects())
             subscriptions = self._subscribe()
             try:
+                self._spawn(self._end_with(stop))
+                self._spawn(self._take_part())
                 self._spawn(self._read_buckets())
                 self._spawn(self._tick())
-                for kind in KINDS:
-                    self._spawn(self._follow(kind))
                 for _ in range(WORKERS):
                     self._spawn(self._carry_out())
-                await stop.wait()
+                await self._over.wait()
+                self._election.resign()
             finally:
                 for subscription in subscriptions:
                     subscription.close()
+            is_drained = await self._drain()
             for task in list(self._tasks):
                 task.cancel()
+        if is_drained:
+            await self._election.release()
+        return self._code
+
+    async def _end_with(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._over.set()
+
+    async def _drain(self) -> bool:
+        """Wait until nothing that was sent is under way. False: that took too long, or is not worth while."""
+        if self._code != 0:
+            return False
+        try:
+            async with self._clock.timeout(self._timings.request):
+                while self._unsettled:
+                    await self._clock.sleep(_LOOK_AGAIN)
+        except TimeoutError:
+            return False
+        return True
 
     def _subscribe(self) -> list[Subscription]:
         listening = [self._bus.listen(bucket, "", self._pushed) for bucket in READ_BUCKETS]
@@ -101,13 +146,68 @@ class _Hands:
             self._bus.on_session(self._session),
         ]
 
-    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+    def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = self._group.create_task(work)
         self._tasks[task] = None
         task.add_done_callback(lambda done: self._tasks.pop(done, None))
+        return task
 
     def _now(self) -> Instant:
         return self._clock.monotonic()
+
+    # --- the lease
+
+    async def _take_part(self) -> None:
+        await self._election.run()
+        self._code = LOST_LEASE
+        self._over.set()
+
+    def _stands(self) -> None:
+        """A step of the election is over."""
+        if self._election.leads and not self._led:
+            self._led = True
+            self._spawn(self._guard())
+            logger.info("this replica leads")
+            self._brain.take_office()
+            self._read_everything()
+        elif not self._election.leads and not self._reading_begun:
+            self._read_everything()
+        if self._election.acts:
+            self._may_act.set()
+
+    def _read_everything(self) -> None:
+        """From now on, and once more from the beginning when the lease has been taken."""
+        self._reading_begun = True
+        for task in self._followers:
+            task.cancel()
+        self._followers = [self._spawn(self._follow(kind)) for kind in KINDS]
+        self._want(*READ_BUCKETS)
+
+    async def _turn(self) -> None:
+        """Return when something may be sent."""
+        while not self._election.acts:
+            self._may_act.clear()
+            await self._may_act.wait()
+
+    async def _guard(self) -> None:
+        """Leave before another replica may act, if a write is under way that could be made after that.
+
+        The end of this process ends its connection, and what waits in a buffer for the network to come back with it.
+        """
+        while True:
+            left = Duration(self._election.exposed_in - _GRACE)
+            await self._clock.sleep(max(left, _GRACE))
+            if left > 0 or not self._unsettled or self._election.exposed_in > 0:
+                continue
+            logger.warning("the lease may be another's, and nobody knows of %s: leaving", self._unsettled)
+            self._code = LOST_LEASE
+            self._over.set()
+            return
+
+    @property
+    def _unsettled(self) -> list[str]:
+        """The keys of writes that may yet be made: those under way, and those of which nobody knows."""
+        return [*self._open, *self._unsure]
 
     # --- callbacks of the bus: they must not raise
 
@@ -129,7 +229,8 @@ class _Hands:
     def _session(self) -> None:
         try:
             self._tell(SessionBegan(self._now()))
-            self._want(*READ_BUCKETS)
+            if self._reading_begun:
+                self._want(*READ_BUCKETS)
         except Exception as defect:  # noqa: BLE001 - handed to the task group, which ends the process
             self._fail(defect)
 
@@ -141,7 +242,9 @@ class _Hands:
         await self._defect
 
     def _answer(self, request: Request) -> bytes | None:
-        """Answer a lock request; silence for what is none, or comes from a subject of another device."""
+        """Answer a lock request; silence for what is none or names another device, and unless it acts."""
+        if not self._election.acts:
+            return None
         try:
             asked = layout.decode(LockRequest, request.payload)
         except InvalidValue as error:
@@ -194,7 +297,8 @@ class _Hands:
                 async with self._clock.timeout(self._timings.resync):
                     await self._reading_wanted.wait()
             except TimeoutError:
-                self._want(*READ_BUCKETS)
+                if self._reading_begun:
+                    self._want(*READ_BUCKETS)
             self._reading_wanted.clear()
             for bucket in [bucket for bucket in READ_BUCKETS if bucket in self._to_read]:
                 await self._read(bucket)
@@ -202,7 +306,7 @@ class _Hands:
     async def _read(self, bucket: Bucket) -> None:
         """Read one bucket; after a failure again later."""
         self._to_read.pop(bucket, None)
-        seen = self._brain.state.high[bucket]
+        seen, led, unsure = self._brain.state.high[bucket], self._led, list(self._unsure)
         try:
             async with self._clock.timeout(self._timings.read):
                 entries = await self._bus.entries(bucket)
@@ -210,6 +314,11 @@ class _Hands:
             logger.info("bucket %s could not be read: %s", bucket.value, error)
             self._spawn(self._read_later(bucket))
             return
+        if led is not self._led:
+            return  # it may lack what the leader before wrote, and is on the list again
+        if bucket is Bucket.DESIRED:
+            for key in unsure:
+                self._unsure.pop(key, None)
         self._tell(BucketRead(bucket, entries, seen, self._now()))
 
     async def _follow(self, kind: type[Object]) -> None:
@@ -238,6 +347,7 @@ class _Hands:
     async def _carry_out(self) -> None:
         while True:
             instruction = await self._work.get()
+            await self._turn()
             match instruction:
                 case Update() | Delete():
                     await self._write(instruction)
@@ -248,6 +358,7 @@ class _Hands:
 
     async def _write(self, write: Update | Delete) -> None:
         ended = KeyWriteEnded(write.key, self._now())
+        self._open[write.key] = None
         try:
             async with self._clock.timeout(self._timings.write):
                 await self._write_once(write)
@@ -256,6 +367,8 @@ class _Hands:
             self._spawn(self._end_later(ended, self._timings.resync))
         except (Conflict, Unknown, TimeoutError) as error:
             logger.info("writing %a: %r; looking what stands there", write.key, error)
+            if not isinstance(error, Conflict):
+                self._unsure[write.key] = None
             await self._look(write.key)
             self._spawn(self._end_later(ended))
         except FleetError as error:
@@ -263,6 +376,8 @@ class _Hands:
             self._spawn(self._end_later(ended))
         else:
             self._tell(KeyWriteEnded(write.key, self._now()))
+        finally:
+            del self._open[write.key]
 
     async def _write_once(self, write: Update | Delete) -> None:
         match write:
@@ -282,6 +397,7 @@ class _Hands:
         except (FleetError, TimeoutError) as error:
             logger.info("%a could not be read: %s", key, error)
             return
+        self._unsure.pop(key, None)
         if entry is None:
             self._tell(KeyMissing(Bucket.DESIRED, key, self._now()))
         else:

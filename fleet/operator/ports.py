@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from fleet.capabilities.bus import Bus
 from fleet.capabilities.clock import Chance, Clock
 from fleet.capabilities.objects import Objects
+from fleet.contracts.ids import ObjectName
 from fleet.contracts.time import Duration
 
 
@@ -59,10 +61,26 @@ class OperatorTimings:
     """Pause after a failed read or write; up to twice as long, by chance."""
     resync: Duration = Duration.minutes(10)
     """Buckets and objects are read again in full this often: republished messages and watches can be lost."""
+    leader_lease: Duration = Duration.seconds(15)
+    """A replica takes the lease of another one when it has seen no change of it for this long."""
+    leader_deadline: Duration = Duration.seconds(10)
+    """A leader acts for this long after it sent the renewal that was last accepted. Must be well below the lease."""
+    leader_renew: Duration = Duration.seconds(5)
+    """The leader renews this often."""
+    leader_retry: Duration = Duration.seconds(2)
+    """A replica that waits for the lease looks this often; so does a leader that the store did not answer."""
+
+
+FIRST_REPLICA: Final = ObjectName("operator-0")
 
 
 @dataclass(frozen=True, slots=True)
 class OperatorConfig:
-    """What an operator replica is told."""
+    """What an operator replica is told.
+
+    Args:
+        replica: its name; no other process that runs may have it.
+    """
 
     timings: OperatorTimings = OperatorTimings()
+    replica: ObjectName = FIRST_REPLICA

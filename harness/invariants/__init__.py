@@ -14,6 +14,7 @@ from harness.invariants.no_foreign_keys import NoForeignKeys
 from harness.invariants.no_lower_revision import NoLowerRevision
 from harness.invariants.no_release_erased import NoReleaseErased
 from harness.invariants.one_manager import OneManager
+from harness.invariants.one_operator_acts import OneOperatorActs
 from harness.invariants.operator_never_restarts_because_of_data import OperatorNeverRestartsBecauseOfData
 from harness.invariants.quarantined_not_retried import QuarantinedNotRetried
 from harness.invariants.rollout_limits import RolloutLimits
@@ -28,6 +29,7 @@ ALL: tuple[type[Invariant], ...] = (
     UnaffectedContainersNotRestarted,
     OperatorNeverRestartsBecauseOfData,
     NoForeignKeys,
+    OneOperatorActs,
     EveryAttemptTerminal,
     QuarantinedNotRetried,
     RolloutLimits,

@@ -46,15 +46,21 @@ class NoForeignKeys(Invariant):
     def _sent(self, event: RequestSent) -> None:
         _, _, rest = event.subject.partition("fleet.")
         kind, _, device = rest.partition(".")
-        owner = {"stop": OPERATOR, "lock": device}.get(kind)
-        if event.sender not in (owner, HARNESS):
+        may_send = is_operator(event.sender) if kind == "stop" else (kind == "lock" and event.sender == device)
+        if not may_send and event.sender != HARNESS:
             self.violated(f"{event.sender} sent a request on {event.subject}")
+
+
+def is_operator(client: str) -> bool:
+    """Whether a client of the bus is an operator: one of its replicas, or whichever of them it was."""
+    name, _, number = client.partition("-")
+    return name == OPERATOR and (number == "" or number.isdecimal())
 
 
 def _may_write(writer: str, bucket: Bucket, key: str) -> bool:
     match bucket:
         case Bucket.DESIRED | Bucket.OBJECTS:
-            return writer == OPERATOR
+            return is_operator(writer)
         case Bucket.INFO:
             return key == writer
         case Bucket.STATE | Bucket.HEARTBEAT:

@@ -36,6 +36,7 @@ from harness.faults import (
     SlowCpu,
     SlowDisk,
     SlowLink,
+    StopOperator,
     WriteRaw,
 )
 from harness.targets.local_bus import LocalBus
@@ -52,6 +53,7 @@ CANNOT: Final[dict[type[Fault], str]] = {
     CutPowerAtOperation: "a real process cannot be stopped at its n-th change of the disk without tracing it",
     DiskReadErrors: "a folder on this machine's disk has no sector that fails: that needs a block device of its own",
     SlowDisk: "nothing stands between a process and this machine's disk that could make one operation slow",
+    StopOperator: "not built yet",
     IsolateOperator: "not built yet",
     FreezeOperator: "not built yet",
 }
@@ -137,7 +139,14 @@ class LocalFaults:
                 return self._bus.restart
             case FillDisk() | SlowCpu() | SetClock() | DriftClock() | DamageFile() | SilenceEngine():
                 return await self._machine(fault)
-            case CutPowerAtOperation() | DiskReadErrors() | SlowDisk() | IsolateOperator() | FreezeOperator():
+            case (
+                CutPowerAtOperation()
+                | DiskReadErrors()
+                | SlowDisk()
+                | StopOperator()
+                | IsolateOperator()
+                | FreezeOperator()
+            ):
                 raise InvalidValue(f"this target cannot do {fault}")
             case _:
                 assert_never(fault)

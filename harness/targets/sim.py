@@ -22,7 +22,7 @@ from harness.targets.port import FleetPlan, Need, Session
 from harness.targets.sim_device import Surroundings, VirtualDevice
 from harness.targets.sim_faults import CANNOT, SimFaults
 from harness.targets.sim_observer import Observer
-from harness.targets.sim_operator import VirtualOperator
+from harness.targets.sim_operator import CLUSTER_LINK, VirtualOperator, operator_name
 from harness.targets.sim_taps import Tap
 from sim.artefacts import ArtefactServer
 from sim.clock import SimClock
@@ -101,10 +101,10 @@ class SimSession:
         self._clock = SimClock(world.loop)
         self._crash: asyncio.Future[BaseException] = world.loop.create_future()
         self._nats, self._objects, around = self._control_plane()
-        self._operator = VirtualOperator(around, self._objects)
+        self._operators = tuple(VirtualOperator(around, self._objects, number) for number in range(plan.operators))
         self._devices = {device: VirtualDevice(around, device) for device in plan.devices}
         built = {version: item.release for version, item in self._releases.items()}
-        self._faults = SimFaults(around, self._operator, self._devices, built)
+        self._faults = SimFaults(around, self._operators, self._devices, built)
 
     @property
     def clock(self) -> Clock:
@@ -131,7 +131,8 @@ class SimSession:
 
     async def start(self) -> None:
         """See `Session.start`. Devices are powered on over `BRING_UP`, in an order that the seed decides."""
-        self._operator.start()
+        for operator in self._operators:
+            operator.start()
         for device, labels in zip(self._plan.devices, self._plan.labels, strict=True):
             await self._objects.create(Device(metadata=Metadata(name=ObjectName(device), labels=labels)))
         first = self._releases[self._plan.installed]
@@ -151,14 +152,18 @@ class SimSession:
 
     def _control_plane(self) -> tuple[NatsServer, SimObjects, Surroundings]:
         world = self._world
-        for node in ("nats", "operator", "releases", "registry"):
+        for node in ("nats", "releases", "registry"):
             world.network.add_node(node)
+        operators = [operator_name(number) for number in range(self._plan.operators)]
+        for node in operators:
+            world.network.add_node(node, CLUSTER_LINK)
         for device in self._plan.devices:
             world.network.add_node(device, UPLINK)
         nats = NatsServer(world.kernel, world.network)
         for bucket in BUCKETS:
             nats.ensure_bucket(bucket)
-        nats.permit("operator", EVERYTHING)
+        for node in operators:
+            nats.permit(node, EVERYTHING)
         for device in self._plan.devices:
             nats.permit(device, of_device(device))
         releases = ArtefactServer(world.network, "releases", weight=sim_releases.WEIGHT)

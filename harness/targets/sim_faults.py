@@ -37,6 +37,7 @@ from harness.faults import (
     SlowCpu,
     SlowDisk,
     SlowLink,
+    StopOperator,
     WriteRaw,
 )
 from harness.targets.sim_device import Surroundings, VirtualDevice
@@ -55,7 +56,9 @@ Mend = Callable[[], None]
 HASHING: Final = 20 * WEIGHT
 """Nanoseconds that a healthy Pi takes to read and hash a byte of a virtual release: 50 MB of a real one a second."""
 
-CANNOT: Final[dict[type[Fault], str]] = dict.fromkeys((IsolateOperator, FreezeOperator), "not built yet")
+CANNOT: Final[dict[type[Fault], str]] = {
+    FreezeOperator: "a virtual process runs or is dead: it cannot be stopped and continued"
+}
 """The faults that the virtual world cannot do, each with the reason."""
 
 
@@ -65,14 +68,14 @@ class SimFaults:
     def __init__(
         self,
         around: Surroundings,
-        operator: VirtualOperator,
+        operators: tuple[VirtualOperator, ...],
         devices: dict[DeviceId, VirtualDevice],
         releases: dict[Version, Release],
     ) -> None:
         self._around = around
         self._world = around.world
         self._nats = around.nats
-        self._operator = operator
+        self._operators = operators
         self._devices = devices
         self._releases = releases
         self._random_cuts = 0
@@ -83,9 +86,18 @@ class SimFaults:
             case WriteRaw(bucket, key, value):
                 self._nats.store_raw(bucket, key, value)
                 return None
-            case KillOperator():
-                self._operator.kill()
-                return _ending(self._operator.start)
+            case KillOperator(_, replica):
+                operator = self._operators[replica]
+                operator.kill()
+                return _ending(operator.start)
+            case StopOperator(_, replica):
+                operator = self._operators[replica]
+                operator.stop()
+                return _ending(operator.start)
+            case IsolateOperator(replica):
+                node = self._operators[replica].name
+                self._world.network.partition(node)
+                return _ending(partial(self._world.network.heal, node))
             case KillAgent(device, slot):
                 process = self._device(device).machine.process(slot)
                 if process is None:
@@ -101,7 +113,7 @@ class SimFaults:
                 return await self._power(fault)
             case Partition() | FlapLink() | SlowLink():
                 return self._link(fault)
-            case IsolateOperator() | FreezeOperator():
+            case FreezeOperator():
                 raise InvalidValue(f"this target cannot do {fault}")
             case _:
                 return self._machine(fault)

@@ -29,7 +29,7 @@ def test_without_a_bug_the_scenario_holds() -> None:
 
 def test_an_operator_that_confirms_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
     hasty = OperatorConfig(replace(OperatorTimings(), verify_heartbeats=1, verify_time=ZERO))
-    monkeypatch.setattr(OperatorConfig.__init__, "__defaults__", (hasty.timings,))
+    monkeypatch.setattr(OperatorConfig.__init__, "__defaults__", (hasty.timings, hasty.replica))
     verdict = run().verdict
     assert isinstance(verdict, Violated)
     assert verdict.rule == "stop-only-after-verified"

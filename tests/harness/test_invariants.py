@@ -13,6 +13,7 @@ import pytest
 import harness.invariants
 from fleet.contracts.ids import AttemptId, DeviceId, InstanceId, ObjectName, Percent, Revision, Slot, Version
 from fleet.contracts.layout import Bucket
+from fleet.contracts.lease import OPERATOR_LEASE, Lease, LeaseSpec, micro_time
 from fleet.contracts.objects import (
     AgentRollout,
     MaxUnavailable,
@@ -72,6 +73,8 @@ releases = [{ version = "1.0.0" }, { version = "1.1.0" }]
 checks = [{ check = "final", that = { fact = "device-phase", phase = "Ready", over = "all" } }]
 """
 KILL: Final = '[[faults]]\nfault = "kill-operator"\ndown = "1s"\nat = "1s"\n'
+STOP: Final = KILL.replace("kill-", "stop-")
+CUT_OFF: Final = '[[faults]]\nfault = "isolate-operator"\nlength = "1m"\nat = "1s"\n'
 ONE, TWO, THREE = DeviceId("device-001"), DeviceId("device-002"), DeviceId("device-003")
 OLD, NEW = release_of("1.0.0"), release_of("1.1.0")
 ATTEMPT: Final = f"move-1-{NEW.sha256.short}"
@@ -354,6 +357,65 @@ def operator_killed(bench: Bench) -> None:
     bench.finish()
 
 
+def operator_lost_its_lease(bench: Bench) -> None:
+    bench.journal.record(OperatorEnded(bench.now, 0, 75))
+    bench.finish()
+
+
+def operator_stopped(bench: Bench) -> None:
+    bench.journal.record(OperatorEnded(bench.now, 0, 0))
+    bench.journal.record(FaultInjected(bench.now, 1, "stop-operator", "operator"))
+    bench.finish()
+
+
+def operator_stopped_once_too_often(bench: Bench) -> None:
+    operator_stopped(bench)
+    operator_stopped(bench)
+    bench.journal.record(OperatorEnded(bench.now, 0, 0))
+    bench.finish()
+
+
+def _lease_goes_to(bench: Bench, holder: str) -> None:
+    now = micro_time(bench.now)
+    spec = LeaseSpec(holder_identity=holder, lease_duration_seconds=15, acquire_time=now, renew_time=now)
+    bench.story.store(Lease(metadata=Metadata(name=OPERATOR_LEASE), spec=spec))
+
+
+def _operator_desires(bench: Bench, replica: str) -> None:
+    bench.story.put(Bucket.DESIRED, f"{ONE}.agent", b"{}", replica)
+
+
+def standby_desires(bench: Bench) -> None:
+    _lease_goes_to(bench, "operator-0_0")
+    _operator_desires(bench, "operator-1")
+
+
+def standby_deletes(bench: Bench) -> None:
+    _lease_goes_to(bench, "operator-0_0")
+    bench.journal.record(KvDeleted(bench.now, Bucket.DESIRED, f"{ONE}.workload.web", Revision(9), "operator-1"))
+
+
+def old_leader_stops(bench: Bench) -> None:
+    _lease_goes_to(bench, "operator-0_0")
+    _lease_goes_to(bench, "operator-1_0")
+    bench.journal.record(RequestSent(bench.now, f"fleet.stop.{ONE}", "operator-0", b"stop it"))
+
+
+def acts_without_a_lease(bench: Bench) -> None:
+    _operator_desires(bench, "operator-0")
+
+
+def leader_acts(bench: Bench) -> None:
+    bench.story.put(Bucket.DESIRED, f"{ONE}.agent", b"{}", "operator")  # whichever it was
+    _lease_goes_to(bench, "operator-0_0")
+    _operator_desires(bench, "operator-0")
+    _lease_goes_to(bench, "")
+    _operator_desires(bench, "operator-0")
+    _lease_goes_to(bench, "operator-1_1")
+    _operator_desires(bench, "operator-1")
+    bench.journal.record(RequestSent(bench.now, f"fleet.stop.{ONE}", "operator-1", b"stop it"))
+
+
 def run_over(bench: Bench) -> None:
     bench.journal.record(PhaseEntered(bench.now, "tear-down"))
     bench.journal.record(OperatorEnded(bench.now, 0, 0))
@@ -598,6 +660,25 @@ PLANTS: Final = (
         KILL,
     ),
     Plant("no-foreign-keys", reads_a_neighbour, "asked for desired/device-002.agent, and was told nothing", own_keys),
+    Plant(
+        "operator-never-restarts-because-of-data",
+        operator_lost_its_lease,
+        "ended by itself with code 75",
+        operator_killed,
+        KILL,
+    ),
+    Plant(
+        "operator-never-restarts-because-of-data",
+        operator_stopped_once_too_often,
+        "stopped 3 times, by 2",
+        operator_stopped,
+        STOP,
+    ),
+    Plant("operator-never-restarts-because-of-data", operator_fell, "code 1", operator_lost_its_lease, CUT_OFF),
+    Plant("one-operator-acts", standby_desires, "wrote device-001.agent while operator-0 held", leader_acts),
+    Plant("one-operator-acts", standby_deletes, "operator-1 wrote device-001.workload.web", leader_acts),
+    Plant("one-operator-acts", old_leader_stops, "operator-0 sent a request on fleet.stop", leader_acts),
+    Plant("one-operator-acts", acts_without_a_lease, "while nobody held the lease", leader_acts),
     Plant("no-foreign-keys", foreign_heartbeat, "device-002 wrote heartbeat/device-001.a", own_keys),
     Plant("no-foreign-keys", foreign_state, "device-00 wrote state/device-001.upgrade", own_keys),
     Plant("no-foreign-keys", foreign_info, "device-001 wrote info/device-001.more", own_keys),

@@ -217,6 +217,7 @@ def test_every_fault_of_the_port_can_be_declared() -> None:
 
 
 EXAMPLES = {
+    "stop-operator": 'down = "1s"',
     "isolate-operator": 'replica = 0\nlength = "1m"',
     "freeze-operator": 'length = "1m"',
     "write-raw": 'bucket = "state"\nkey = "k"\nvalue = "v"',

@@ -317,6 +317,7 @@ def test_hostile_entries_do_not_end_it_and_others_are_served(control: Control) -
 def test_a_restart_of_the_bus_and_of_the_object_store_is_survived(control: Control) -> None:
     async def story(bus: SimBus) -> None:
         control.operator()
+        await control.pass_time(1)
         await control.device(bus)
         await control.pass_time(5)
         control.server.stop()
