@@ -18,9 +18,8 @@ from fleet.contracts.time import Duration
 
 
 def another(sha256: Sha256) -> Sha256:
-    """A sha256 that is not this one: its digits in the opposite order, or all zeros where that is the same."""
-    backwards = Sha256(sha256[::-1])
-    return backwards if backwards != sha256 else Sha256("0" * len(sha256))
+    """A sha256 that is not this one: another first digit."""
+    return Sha256(("1" if sha256[0] == "0" else "0") + sha256[1:])
 
 
 class _Bus:
