@@ -140,8 +140,9 @@ def stopping(until: int) -> Open:
 
 
 def test_a_killed_process_loses_nothing_on_the_real_file_system(runner: asyncio.Runner, tmp_path: Path) -> None:
+    (tmp_path / "secrets").mkdir()
     for count in range(200):
-        folder, handed, clock = tmp_path / str(count), HandedOut(), WallClock()
+        folder, handed, clock = tmp_path / "secrets" / str(count), HandedOut(), WallClock()
         dying = Secrets(FileDocuments(folder, clock, opened=stopping(count)), clock)
         with suppress(Stopped):
             runner.run(life_of_a_secret(dying, handed))
