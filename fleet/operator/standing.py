@@ -9,7 +9,7 @@ from typing import assert_never
 from fleet.contracts.ids import AttemptId
 from fleet.contracts.records import Artefact, DeferredUpgrade, RefusedUpgrade, Role, RolledBack, Succeeded
 from fleet.contracts.time import Instant
-from fleet.operator.fleet_state import DeviceView
+from fleet.operator.fleet_state import DeviceView, Seen
 from fleet.operator.handover import Asking, Ended, Holding, NoAttempt, Overdue, attempt_of, progress
 from fleet.operator.ports import OperatorTimings
 
@@ -127,4 +127,20 @@ def ailment(view: DeviceView) -> str | None:
         return "stale"
     if view.fallen_back:
         return "fell back"
-    return "unhealthy workloads" if newest is not None and not newest.healthy else None
+    if newest is None:
+        return None
+    restarts = _restarts(view, newest)
+    if restarts >= _TOO_MANY_RESTARTS:
+        return f"its agent was restarted {restarts} times since it was confirmed"
+    return None if newest.healthy else "unhealthy workloads"
+
+
+_TOO_MANY_RESTARTS = 3
+
+
+def _restarts(view: DeviceView, newest: Seen) -> int:
+    """How often the agent was started in this boot of the machine since the operator confirmed an instance of it."""
+    confirmed = None if view.desired is None else view.desired.confirmed
+    if confirmed is None or newest.instance.boot != confirmed.boot:
+        return 0
+    return newest.instance.start - confirmed.start
