@@ -138,6 +138,8 @@ class World:
         self.stops: list[StopRequest] = []
         self.reports: list[str] = []
         self.silent: dict[DeviceId, None] = {}
+        self.ailing: dict[DeviceId, None] = {}
+        """Devices with a workload that does not run."""
         self.lossy = False
         """The bus pushes nothing to the operator."""
         self.deaf = False
@@ -199,6 +201,22 @@ class World:
         if isinstance(known, AgentRollout):
             item = item.changed(status=known.status)
         self.store_object(item)
+
+    def plan(self, name: str, spec: RolloutSpec) -> None:
+        """A person writes a rollout."""
+        self.store_object(AgentRollout(metadata=Metadata(name=ObjectName(name), generation=1), spec=spec))
+        self.carry_out()
+
+    def edit(self, name: str, **parts: object) -> None:
+        """A person changes parts of a rollout's spec."""
+        item = self.status(name)
+        metadata = item.metadata.model_copy(update={"generation": item.metadata.generation + 1})
+        self.store_object(item.changed(metadata=metadata, spec=item.spec.model_copy(update=parts)))
+
+    def label(self, device: str, **labels: str) -> None:
+        """A person gives a device other labels."""
+        item = self.device(device)
+        self.store_object(item.changed(metadata=item.metadata.model_copy(update={"labels": labels})))
 
     def status(self, name: str) -> AgentRollout:
         item = self.objects["AgentRollout", ObjectName(name)]
@@ -305,7 +323,7 @@ class World:
     def beat(self, device: DeviceId, healthy: bool = True) -> None:
         if device in self.silent:
             return
-        agent = self.agents[device]
+        agent, healthy = self.agents[device], healthy and device not in self.ailing
         self.write(heartbeat(agent.instance, agent.slot, agent.release, Role.MANAGING, healthy))
         if agent.new is not None:
             desired = self.desired(device)
@@ -350,6 +368,8 @@ class World:
         if desired.attempt == agent.attempt:
             return
         agent.attempt = desired.attempt
+        if desired.lift_quarantine:
+            agent.quarantined.pop(desired.artefact.release.sha256, None)
         if desired.artefact.release == agent.release:
             self.report(agent, Succeeded())
         elif desired.artefact.release.sha256 in agent.quarantined:
