@@ -445,7 +445,7 @@ def test_slots_are_given_in_a_window_alone_and_attempts_under_way_finish() -> No
     world.hurry(20)
     assert world.holding == 0
     wait_for(world, windows)
-    world.pass_time(MINUTE * 8)
+    world.pass_time(MINUTE * 9)
     to_overlap(world, A)
     world.hurry(20)
     assert [agent.release for agent in world.agents.values()] == [NEW, OLD]
