@@ -38,6 +38,7 @@ from fleet.commands.config import (
     ReleasesConfig,
     explain,
     load,
+    replica_name,
 )
 from fleet.contracts.errors import FleetError, InvalidValue, Unavailable
 from fleet.contracts.ids import Architecture, DeploymentName, ObjectName, Version
@@ -183,19 +184,33 @@ def _with_secrets(config: FleetConfig, work: Callable[[Secrets], Awaitable[T]]) 
 
 
 @operator_command.command("run")
-def operator_run(config: ConfigFile) -> None:
-    """Run the operator until it is told to stop (SIGTERM, SIGINT)."""
+def operator_run(
+    config: ConfigFile,
+    replica: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of this replica in the lease; each that runs needs its own. "
+            "Else `replica` of --config, else the host's name."
+        ),
+    ] = None,
+) -> None:
+    """Run the operator until it is told to stop (SIGTERM, SIGINT).
+
+    Any number of replicas may run: the one that holds the lease acts, the others stand by. A replica that lost the
+    lease ends with code 75 and is to be started again.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    raise typer.Exit(asyncio.run(_operate(load(config))))
+    told = load(config)
+    raise typer.Exit(asyncio.run(_operate(told, replica_name(replica, told, socket.gethostname()))))
 
 
-async def _operate(config: FleetConfig) -> int:
+async def _operate(config: FleetConfig, replica: ObjectName) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with connection(config) as made, _serving(config.releases):
         ports = OperatorPorts(made.clock, made.chance, made.bus, made.objects)
-        return await run_operator(ports, OperatorConfig(), stop)
+        return await run_operator(ports, OperatorConfig(replica=replica), stop)
 
 
 class _ReleaseServer(uvicorn.Server):

@@ -96,12 +96,15 @@ class FleetConfig(Frozen):
         bus: the message bus.
         pace: all timers run this many times as fast. 1 in production.
         releases: None when another server serves them.
+        replica: the name of this replica of the operator, unless the command line says another one; of those that run
+            at the same time each needs its own. None takes the name of the host, which in a cluster is that of the pod.
         secrets: where the secrets of the installation are kept; None when nothing says so.
     """
 
     bus: BusConfig
     pace: Annotated[float, Field(gt=0, le=1000)] = 1.0
     releases: ReleasesConfig | None = None
+    replica: ObjectName | None = None
     secrets: SecretsConfig | None = None
 
 
@@ -118,6 +121,22 @@ def load(path: Path) -> FleetConfig:
     except ValidationError as error:
         raise InvalidValue(f"{path} is not a configuration: {explain(error)}") from None
     return _rooted(config, path.parent)
+
+
+def replica_name(told: str | None, config: FleetConfig, host: str) -> ObjectName:
+    """The name of this replica of the operator: as told, else as configured, else the first part of the host's name.
+
+    Raises:
+        InvalidValue: that is no name for one.
+    """
+    if told is not None:
+        return ObjectName(told)
+    if config.replica is not None:
+        return config.replica
+    try:
+        return ObjectName(host.partition(".")[0].lower())
+    except InvalidValue as error:
+        raise InvalidValue(f"the host's name {host!r} cannot name a replica: give --replica ({error})") from None
 
 
 def explain(error: ValidationError) -> str:

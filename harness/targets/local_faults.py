@@ -45,7 +45,7 @@ from harness.targets.local_device import LocalDevice
 from harness.targets.local_link import Line, Slowness
 from harness.targets.local_mount import may_mount
 from harness.targets.local_network import LocalNetwork
-from harness.targets.local_operator import LocalOperator
+from harness.targets.local_operator import LocalOperator, operator_name
 
 Ending = Callable[[], Awaitable[None]]
 
@@ -53,9 +53,6 @@ CANNOT: Final[dict[type[Fault], str]] = {
     CutPowerAtOperation: "a real process cannot be stopped at its n-th change of the disk without tracing it",
     DiskReadErrors: "a folder on this machine's disk has no sector that fails: that needs a block device of its own",
     SlowDisk: "nothing stands between a process and this machine's disk that could make one operation slow",
-    StopOperator: "not built yet",
-    IsolateOperator: "not built yet",
-    FreezeOperator: "not built yet",
 }
 """The faults that this target cannot inject anywhere, each with the reason."""
 _DRIFT_STEP: Final = Duration.seconds(1)
@@ -83,7 +80,7 @@ class LocalFaults:
         bus: LocalBus,
         network: LocalNetwork,
         devices: Mapping[DeviceId, LocalDevice],
-        operator: Callable[[], LocalOperator],
+        operator: Callable[[int], LocalOperator],
         releases: Mapping[Version, Release],
         real: Clock,
     ) -> None:
@@ -109,10 +106,20 @@ class LocalFaults:
             case WriteRaw():
                 await self._bus.write_raw(fault)
                 return None
-            case KillOperator():
-                operator = self._operator()
+            case KillOperator(_, replica):
+                operator = self._operator(replica)
                 await operator.kill()
                 return _ending(operator.start)
+            case StopOperator(_, replica):
+                operator = self._operator(replica)
+                await operator.stop()
+                return _ending(operator.start)
+            case IsolateOperator(replica):
+                return _cut(self._network.lines((operator_name(replica),)), Direction.BOTH)
+            case FreezeOperator(replica):
+                operator = self._operator(replica)
+                operator.freeze()
+                return _ending(operator.thaw)
             case KillAgent(device, slot):
                 await self._device(device).kill_agent(slot)
                 return None
@@ -139,14 +146,7 @@ class LocalFaults:
                 return self._bus.restart
             case FillDisk() | SlowCpu() | SetClock() | DriftClock() | DamageFile() | SilenceEngine():
                 return await self._machine(fault)
-            case (
-                CutPowerAtOperation()
-                | DiskReadErrors()
-                | SlowDisk()
-                | StopOperator()
-                | IsolateOperator()
-                | FreezeOperator()
-            ):
+            case CutPowerAtOperation() | DiskReadErrors() | SlowDisk():
                 raise InvalidValue(f"this target cannot do {fault}")
             case _:
                 assert_never(fault)

@@ -11,7 +11,7 @@ from agent.config import AgentFile, BusConfig
 from agent.linux.disk import LinuxDisk
 from agent.staging import install_first
 from fleet.commands import config as fleet_command
-from fleet.contracts.ids import DeviceId
+from fleet.contracts.ids import DeviceId, ObjectName
 from fleet.releases.build import BuiltRelease
 
 _LINES: Final = 15
@@ -37,15 +37,13 @@ class RunFolder:
         """What the operator serves."""
         return self.path / "releases"
 
-    @property
-    def operator_config(self) -> Path:
-        """What the operator is given."""
-        return self.path / "operator.json"
+    def operator_config(self, replica: str) -> Path:
+        """What an operator is given."""
+        return self.path / f"{replica}.json"
 
-    @property
-    def operator_log(self) -> Path:
-        """What the operator says, over all its starts."""
-        return self.path / "operator.log"
+    def operator_log(self, replica: str) -> Path:
+        """What an operator says, over all its starts."""
+        return self.path / f"{replica}.log"
 
     def device(self, device: DeviceId) -> Path:
         """The root folder of a device."""
@@ -53,7 +51,7 @@ class RunFolder:
 
     def logs(self) -> list[Path]:
         """Every log there is, sorted."""
-        found = [self.operator_log, self.nats / "nats.log", *self.path.glob("devices/*/var/log/*.log")]
+        found = [*self.path.glob("operator-*.log"), self.nats / "nats.log", *self.path.glob("devices/*/var/log/*.log")]
         return sorted(path for path in found if path.is_file())
 
     def last_words(self) -> str:
@@ -67,11 +65,16 @@ class RunFolder:
 
 
 def operator_config(
-    folder: RunFolder, bus: str, login: Path, port: int, door: int, pace: float
+    folder: RunFolder, replica: str, bus: str, login: Path, port: int, door: int, pace: float
 ) -> fleet_command.FleetConfig:
     """The operator's configuration: it serves the releases itself, as it does by default; devices see it at `door`."""
     served = fleet_command.ReleasesConfig(folder=folder.releases, port=port, url=f"http://127.0.0.1:{door}")
-    return fleet_command.FleetConfig(bus=fleet_command.BusConfig(url=bus, login=login), pace=pace, releases=served)
+    return fleet_command.FleetConfig(
+        bus=fleet_command.BusConfig(url=bus, login=login, name=replica),
+        pace=pace,
+        releases=served,
+        replica=ObjectName(replica),
+    )
 
 
 def agent_config(device: DeviceId, bus: str, pace: float) -> AgentFile:

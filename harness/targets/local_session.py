@@ -25,11 +25,11 @@ from harness.faults import Fault, FillDisk
 from harness.targets import local_locks, local_mount
 from harness.targets.local_artefacts import DamagedReleases
 from harness.targets.local_bus import LocalBus
-from harness.targets.local_bus_watch import HARNESS, OPERATOR
+from harness.targets.local_bus_watch import HARNESS
 from harness.targets.local_device import LocalDevice
 from harness.targets.local_faults import LocalFaults
 from harness.targets.local_network import LocalNetwork
-from harness.targets.local_operator import LocalOperator
+from harness.targets.local_operator import LocalOperator, operator_name
 from harness.targets.local_parts import RunFolder, agent_config, operator_config, set_up_device
 from harness.targets.local_process import free_port
 from harness.targets.nats_process import NatsProcess, User
@@ -58,7 +58,6 @@ class LocalSession:
         self._releases = releases
         self._folder = folder
         self._pace = pace
-        self._port = free_port()
         self._real = WallClock()
         self._clock = WallClock(pace)
         self._journal = Journal()
@@ -66,17 +65,17 @@ class LocalSession:
         self._damaged = DamagedReleases(folder.releases / SERVED)
         self._parts.push_async_callback(asyncio.to_thread, self._damaged.close)
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._nats = NatsProcess(folder.nats, _users(plan.devices), self._real, free_port())
+        self._nats = NatsProcess(folder.nats, _users(plan), self._real, free_port())
         self._devices = {device: self._device(device) for device in plan.devices}
         self._up: list[LocalDevice] = []
-        self._operator: LocalOperator | None = None
+        self._operators: list[LocalOperator] = []
         self._bus = LocalBus(self._nats, self._journal, self._clock.monotonic, self._real)
-        self._network = LocalNetwork(self._clock, self._bus.door, lambda: self._port, self._owner)
+        self._network = LocalNetwork(self._clock, self._bus.door, self._serving, self._owner)
         self._door = 0
         self._mounts: list[Path] = []
         built = {version: made.release for version, made in releases.items()}
         self._faults = LocalFaults(
-            self._clock, self._bus, self._network, self._devices, self._running_operator, built, self._real
+            self._clock, self._bus, self._network, self._devices, self._operator, built, self._real
         )
 
     @property
@@ -118,7 +117,8 @@ class LocalSession:
     async def start(self) -> None:
         """See `Session.start`."""
         await self._start_bus()
-        await self._start_operator()
+        for replica in range(self._plan.operators):
+            await self._start_operator(replica)
         objects = self.objects
         for device, labels in zip(self._plan.devices, self._plan.labels, strict=True):
             await objects.create(Device(metadata=Metadata(name=ObjectName(device), labels=labels)))
@@ -145,17 +145,20 @@ class LocalSession:
         self._parts.push_async_callback(self._network.stop)
         self._door = await self._network.start()
 
-    async def _start_operator(self) -> None:
-        bus = _at(await self._network.connect(OPERATOR))
-        config = operator_config(self._folder, bus, self._nats.login(OPERATOR), self._port, self._door, self._pace)
-        self._folder.operator_config.write_text(config.model_dump_json(), "utf-8")
-        program = (sys.executable, "-m", "fleet", "operator", "run", "--config", str(self._folder.operator_config))
+    async def _start_operator(self, replica: int) -> None:
+        name, port = operator_name(replica), free_port()
+        bus = _at(await self._network.connect(name))
+        login = self._nats.login(name)
+        config = operator_config(self._folder, name, bus, login, port, self._door, self._pace)
+        file = self._folder.operator_config(name)
+        file.write_text(config.model_dump_json(), "utf-8")
+        program = (sys.executable, "-m", "fleet", "operator", "run", "--config", str(file))
         environment = {"PYTHONPATH": str(_PROJECT), "PATH": os.defpath, "HOME": str(self._folder.path)}
-        self._operator = LocalOperator(
-            program, self._folder.operator_log, environment, self._journal, self._clock, self._real
-        )
-        self._operator.start()
-        self._in_background(self._operator.keep())
+        log = self._folder.operator_log(name)
+        operator = LocalOperator(replica, port, program, log, environment, self._journal, self._clock, self._real)
+        self._operators.append(operator)
+        operator.start()
+        self._in_background(operator.keep())
 
     async def _start_device(self, device: LocalDevice) -> None:
         login = self._nats.login(device.device)
@@ -186,8 +189,16 @@ class LocalSession:
         root = self._folder.device(device)
         return LocalDevice(device, root, self._pace, self._journal, self._clock, self._real, {})
 
-    def _running_operator(self) -> LocalOperator:
-        return _started(self._operator)
+    def _operator(self, replica: int) -> LocalOperator:
+        """Raises: Unavailable before `start`."""
+        return _started(self._operators[replica] if replica < len(self._operators) else None)
+
+    def _serving(self) -> int:
+        """Where releases are served: by the first replica that can. Raises: ConnectionRefusedError when none can."""
+        for operator in self._operators:
+            if operator.serves:
+                return operator.port
+        raise ConnectionRefusedError
 
     def _owner(self, holds: Callable[[int], bool]) -> DeviceId | None:
         for device in self._up:
@@ -223,9 +234,10 @@ class LocalSession:
             self._failed.set_exception(error)
 
 
-def _users(devices: tuple[DeviceId, ...]) -> tuple[User, ...]:
-    own = (User.fresh(device, of_device(device)) for device in devices)
-    return (User.fresh(OPERATOR), User.fresh(HARNESS), *own)
+def _users(plan: FleetPlan) -> tuple[User, ...]:
+    own = (User.fresh(device, of_device(device)) for device in plan.devices)
+    operators = (User.fresh(operator_name(replica)) for replica in range(plan.operators))
+    return (*operators, User.fresh(HARNESS), *own)
 
 
 def _started(part: T | None) -> T:

@@ -12,6 +12,7 @@ from fleet.capabilities.clock import Clock
 from fleet.capabilities.objects import Applied, Objects, Removed, WatchEvent
 from fleet.contracts.errors import Conflict, NotFound, Refused
 from fleet.contracts.ids import DeploymentName, ObjectName
+from fleet.contracts.lease import OPERATOR_LEASE, Lease, LeaseSpec, micro_time
 from fleet.contracts.objects import (
     Deployment,
     DeploymentSpec,
@@ -23,7 +24,7 @@ from fleet.contracts.objects import (
     Selector,
 )
 from fleet.contracts.podman import Container, PodmanScore
-from fleet.contracts.time import Duration
+from fleet.contracts.time import Duration, Instant
 
 WEB = ObjectName("web")
 
@@ -166,6 +167,26 @@ async def test_a_change_that_changes_nothing_keeps_the_version(lab: Lab) -> None
     assert await lab.objects.replace(made) == made
     assert await lab.objects.replace_status(made) == made
     assert await lab.other.get(Deployment, WEB) == made
+
+
+def lease(holder: str, renewed: int = 0) -> Lease:
+    at = micro_time(Instant(1_800_000_000_000_000_000 + renewed * 10**9))
+    spec = LeaseSpec(holder_identity=holder, lease_duration_seconds=15, acquire_time=at, renew_time=at)
+    return Lease(metadata=Metadata(name=OPERATOR_LEASE), spec=spec)
+
+
+@story
+async def test_of_two_who_want_a_lease_one_gets_it_and_nobody_renews_what_another_took(lab: Lab) -> None:
+    results = await asyncio.gather(lab.objects.create(lease("a")), lab.other.create(lease("b")), return_exceptions=True)
+    assert [isinstance(result, Conflict) for result in results].count(True) == 1
+    held = await lab.other.get(Lease, OPERATOR_LEASE)
+    renewed = await lab.objects.replace(held.changed(spec=lease("a", 5).spec))
+    assert renewed.metadata.resource_version != held.metadata.resource_version
+    taken = await lab.other.replace(renewed.changed(spec=lease("b", 25).spec))
+    with pytest.raises(Conflict):
+        await lab.objects.replace(renewed.changed(spec=lease("a", 26).spec))
+    assert await lab.objects.get(Lease, OPERATOR_LEASE) == taken
+    assert taken.spec == lease("b", 25).spec
 
 
 @story

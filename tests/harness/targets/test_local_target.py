@@ -155,7 +155,7 @@ def test_an_error_brings_the_logs_along_and_leaves_nothing(place: Path) -> None:
     with pytest.raises(RuntimeError, match="fell over") as caught:
         run(ONE, main)
     (note,) = caught.value.__notes__
-    assert "--- operator.log" in note
+    assert "--- operator-0.log" in note
     assert "--- nats/nats.log" in note
     assert "--- devices/dev-1/var/log/agent-a.log" in note
     assert processes(place) == []
