@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import pytest
 
 from agent.linux.disk import LinuxDisk
+from fleet.adapters.http import HttpArtefacts
 from fleet.contracts.errors import NoSpace, NotFound, Refused
 from fleet.contracts.ids import DeploymentName, DeviceId, ObjectName
 from fleet.contracts.layout import Bucket
@@ -27,6 +29,9 @@ from harness.faults import (
     Fault,
     FillDisk,
     FlapLink,
+    FreezeOperator,
+    IsolateOperator,
+    KillOperator,
     LoseBusTail,
     Partition,
     RandomPowerCuts,
@@ -46,6 +51,7 @@ from sim.journal import (
     KvDeleted,
     KvStored,
     LockTaken,
+    OperatorStarted,
     PowerCut,
     PowerRestored,
 )
@@ -58,10 +64,10 @@ OTHER = DEVICES[1]
 SECOND = Duration.seconds(1)
 
 
-def web(environment: str) -> Deployment:
+def web(environment: str, name: str = "web") -> Deployment:
     container = Container(name=DeploymentName("web"), image="web:1", environment=(("V", environment),))
     spec = DeploymentSpec(selector=Selector(match_labels={}), score=PodmanScore(containers=(container,)))
-    return Deployment(metadata=Metadata(name=ObjectName("web")), spec=spec)
+    return Deployment(metadata=Metadata(name=ObjectName(name)), spec=spec)
 
 
 async def started(session: Session, fault: Fault) -> Ending:
@@ -118,6 +124,38 @@ def test_links_are_cut_and_power_and_containers_fail() -> None:
         assert kinds == [PowerCut, PowerRestored] * 2
 
     run(PLAN, main)
+
+
+def test_each_operator_can_be_cut_off_and_frozen_and_another_one_serves_releases() -> None:
+    async def main(session: Session) -> None:
+        seen = Seen()
+        session.journal.subscribe_all(seen.append)
+        await session.start()
+        await ready(session)
+        (artefact,) = session.artefacts(FIRST)
+        start_again = await started(session, KillOperator(SECOND, 0))
+        with pytest.raises(NotFound):
+            await session.inject(FreezeOperator(0, SECOND))
+        downloads = HttpArtefacts(session.clock)
+        assert len(await downloads.read(artefact.url, 0, 100)) == 100
+        await downloads.close()
+        await start_again()
+        await until(session, lambda: len(seen.of(OperatorStarted)) == 3)
+        await session.inject(KillOperator(SECOND, 1))
+
+        faults: tuple[tuple[str, Fault], ...] = (
+            ("cut-off", IsolateOperator(0, SECOND)),
+            ("frozen", FreezeOperator(0, SECOND)),
+        )
+        for name, fault in faults:
+            end = await started(session, fault)
+            await session.objects.create(web("1", name))
+            await session.clock.sleep(Duration.seconds(40))
+            assert name not in desired(seen)
+            await end()
+            await until(session, partial(lambda name: name in desired(seen), name))
+
+    run(replace(ONE, operators=2), main)
 
 
 @pytest.fixture
@@ -182,6 +220,10 @@ def test_what_can_befall_a_machine_befalls_it(place: Path) -> None:
         await until(session, lambda: "web" in [key for key, revision in stored(seen, Bucket.STATE) if revision == 1])
 
     run(ONE, main)
+
+
+def desired(seen: Seen) -> list[str]:
+    return [name for name, _ in stored(seen, Bucket.DESIRED)]
 
 
 def stored(seen: Seen, bucket: Bucket) -> list[tuple[str, int]]:
