@@ -37,7 +37,9 @@ BOOT_ID = "/proc/sys/kernel/random/boot_id"
 TRIAL_STARTS = 3
 """Starts that a release gets before it has to be verified. The service manager allows a unit five in its window."""
 STABLE_STARTS = 4
-"""Starts that a verified release gets before it has to have been stable once: the agent then forgets the count."""
+"""Starts in one boot that a verified release gets before it has to have been stable, which ends the count."""
+RESTLESS_STARTS = 12
+"""… and starts over all boots. More: a supply that fails a few times in a row says nothing about a release."""
 
 _PREFIX = f"{RELEASES}/fleet-agent-v"
 _MANIFEST = ".manifest.json"
@@ -135,6 +137,16 @@ class Attempt:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """How often a release was started without proving itself: in all, and `here`, in `boot`, the last of them."""
+
+    sha256: str
+    starts: int
+    boot: str
+    here: int
+
+
+@dataclass(frozen=True)
 class Facts:
     """Everything the decision rests on. `manifests` are promises, not hashed yet; `before` was verified earlier."""
 
@@ -144,7 +156,7 @@ class Facts:
     attempt: Attempt | None
     verified: Named | None
     before: Named | None
-    trial: tuple[str, int]
+    trial: Trial | None
     condemned: tuple[str, ...]
     manifests: tuple[Named, ...]
 
@@ -190,11 +202,20 @@ def _by_link(facts: Facts) -> tuple[Option, ...]:
     keep = Option(current, "is current")
     if current.sha256 in facts.condemned:
         return (*_others(facts, _STANDS_IN + "the current release is quarantined", _all(facts)), keep)
-    starts = facts.trial[1] if facts.trial[0] == current.sha256 else 0
-    if starts < (STABLE_STARTS if current == facts.verified else TRIAL_STARTS):
+    starts, here = _starts(facts, current)
+    worn = (here >= STABLE_STARTS or starts >= RESTLESS_STARTS) if current == facts.verified else starts >= TRIAL_STARTS
+    if not worn:
         return (keep, *_others(facts, _STANDS_IN + "the current release is damaged", _all(facts)))
     reason = f"{_STANDS_IN}{current.version} was started {starts} times without proving itself"
     return (*_others(facts, reason, _good(facts), condemn=current), keep)
+
+
+def _starts(facts: Facts, release: Named) -> tuple[int, int]:
+    """How often a release was started since it last proved itself: in all, and in this boot."""
+    trial = facts.trial
+    if trial is None or trial.sha256 != release.sha256:
+        return 0, 0
+    return trial.starts, trial.here if trial.boot == facts.boot else 0
 
 
 def _good(facts: Facts) -> tuple[Named | None, ...]:
@@ -266,8 +287,9 @@ def _write_down(files: Files, facts: Facts, option: Option) -> None:
     if option.move:
         _try(lambda: files.swap(CURRENT, release.path), "the current link")
     if option.count:
-        starts = facts.trial[1] if facts.trial[0] == release.sha256 else 0
-        _put(files, TRIALS, {"sha256": release.sha256, "starts": starts + 1})
+        starts, here = _starts(facts, release)
+        count = {"sha256": release.sha256, "starts": starts + 1, "boot": facts.boot, "here": here + 1}
+        _put(files, TRIALS, count)
 
 
 def _blame(attempt: Attempt | None, bad: Named) -> dict[str, object]:
@@ -321,9 +343,13 @@ def _attempt(found: dict[str, object]) -> Attempt | None:
     return Attempt(name, release, previous, origin, boot, status) if isinstance(status, str) and status else None
 
 
-def _trial(found: dict[str, object]) -> tuple[str, int]:
-    sha256, starts = found.get("sha256"), found.get("starts")
-    return (sha256, starts) if isinstance(sha256, str) and isinstance(starts, int) and starts > 0 else ("", 0)
+def _trial(found: dict[str, object]) -> Trial | None:
+    sha256, starts, boot, here = (found.get(name) for name in ("sha256", "starts", "boot", "here"))
+    if not isinstance(sha256, str) or not isinstance(starts, int) or starts <= 0:
+        return None
+    if not isinstance(boot, str) or not isinstance(here, int):
+        return Trial(sha256, starts, "", 0)
+    return Trial(sha256, starts, boot, here)
 
 
 # --- on a real machine -------------------------------------------------------------------------------

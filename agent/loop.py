@@ -35,8 +35,8 @@ T = TypeVar("T")
 
 READINGS: Final = 3
 """A state file that the disk fails to read so often counts as missing: an agent that knows less is better than none."""
-STABLE: Final = Duration.minutes(1)
-"""A verified release that has run this long does not crash at its start: the boot guard's count begins anew."""
+STABLE: Final = Duration.minutes(10)
+"""A verified release that has run this long does not crash in a loop: the boot guard's count begins anew."""
 
 
 async def run_agent(boot: AgentBoot, ports: AgentPorts, config: AgentConfig, stop: asyncio.Event) -> int:

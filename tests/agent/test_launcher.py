@@ -122,6 +122,30 @@ def test_the_verified_current_release_starts() -> None:
     assert Disk(1).starts() == "1.1.0"
 
 
+def test_a_verified_release_that_crash_loops_is_left_for_the_one_before() -> None:
+    disk = Disk(1, 2)
+    disk.point(2)
+    disk.state("verified", {**disk.named(2), "before": disk.named(1)})
+    assert [disk.starts() for _ in range(5)] == ["1.2.0"] * 4 + ["1.1.0"]
+    assert disk.is_condemned(2)
+
+
+def test_power_that_fails_a_few_times_condemns_no_verified_release() -> None:
+    disk = Disk(1, 2)
+    disk.point(2)
+    disk.state("verified", {**disk.named(2), "before": disk.named(1)})
+    assert [disk.starts(boot=f"boot-{number}") for number in range(12)] == ["1.2.0"] * 12
+    assert not disk.is_condemned(2)
+
+
+def test_a_verified_release_that_takes_the_machine_down_each_time_is_left() -> None:
+    disk = Disk(1, 2)
+    disk.point(2)
+    disk.state("verified", {**disk.named(2), "before": disk.named(1)})
+    started = [disk.starts(boot=f"boot-{number}") for number in range(13)]
+    assert (started[-1], disk.is_condemned(2)) == ("1.1.0", True)
+
+
 def test_in_an_overlap_the_origin_slot_runs_the_previous_release_and_does_not_count() -> None:
     disk = Disk(1, 2)
     disk.point(2)
@@ -129,7 +153,7 @@ def test_in_an_overlap_the_origin_slot_runs_the_previous_release_and_does_not_co
     assert disk.starts("b") == "1.2.0"
     for _ in range(5):
         assert disk.starts("a") == "1.1.0"
-    assert disk.told("trials") == {"sha256": disk.named(2)["sha256"], "starts": 1}
+    assert disk.told("trials") == {"sha256": disk.named(2)["sha256"], "starts": 1, "boot": BOOT, "here": 1}
     assert disk.links[launcher.CURRENT] == disk.path(2)
 
 
