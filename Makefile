@@ -14,7 +14,7 @@ SWEPT := scenarios/upgrade/straight.toml scenarios/rollback/automatic-return.tom
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo seeds crashpoints e2e test check lint types imports format bench docs constraints clean
+.PHONY: help demo seeds crashpoints planted e2e test check lint types imports format bench docs constraints clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -28,6 +28,9 @@ seeds: $(INSTALLED) ## Every scenario with SEEDS=1000 seeds on 5 devices: none m
 crashpoints: $(INSTALLED) ## Cut the power and kill processes at every operation of three upgrades, once and twice
 	$(BIN)/twin crashpoints $(SWEPT) --draws 2 --jobs $(JOBS)
 	$(BIN)/twin crashpoints $(SWEPT) --operator --jobs $(JOBS)
+
+planted: $(INSTALLED) ## Plant each known bug into the production code and show which check catches it
+	$(BIN)/python -m tests.planted
 
 e2e: $(INSTALLED) ## The same scenarios on real processes and a real nats-server
 	$(BIN)/twin run scenarios --target local

@@ -60,6 +60,9 @@ def run(
     seeds: Annotated[
         int, typer.Option(min=1, help="Run so many seeds of each scenario, from --seed on (sim only).")
     ] = 1,
+    timeline: Annotated[
+        bool, typer.Option(help="Show each run on one page: phases, faults, groups in counts.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per scenario, and nothing else.")] = False,
     journal: Annotated[
         Path | None, typer.Option(help="Write every event as JSON lines, after a header line per scenario.")
@@ -80,6 +83,8 @@ def run(
             results.append((job.path, result))
             if as_json:
                 print(report.as_json(result), flush=True)
+            elif timeline:
+                report.show_timeline(out, result)
     if not as_json:
         report.show_summary(out, results)
     raise typer.Exit(max(exit_code(result.verdict) for _, result in results))

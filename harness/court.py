@@ -14,6 +14,7 @@ from harness.checks import Judge, judge
 from harness.convergence import Convergence
 from harness.invariants import ALL, Ground
 from harness.scenario import Cast
+from harness.timeline import Timeline
 from harness.triggers import Triggers
 from harness.verdict import Violated
 from harness.view import FleetView
@@ -89,6 +90,7 @@ class Court:
     def __init__(self, cast: Cast, journal: Journal) -> None:
         self.view = FleetView(cast.devices, journal)
         self.trail = Trail(journal)
+        self.timeline = Timeline(self.view, journal)
         self.convergence = Convergence(cast, self.view)
         self.violation: Violated | None = None
         self.evidence: tuple[str, ...] = ()

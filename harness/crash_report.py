@@ -182,7 +182,7 @@ def last_line(every: list[Found]) -> str:
 
 def show_one(out: Console, sweep: Sweep, run: Crashed) -> None:
     """A single run: its trail, how it ended, and its command."""
-    for line in run.result.trail:
+    for line in (*run.result.timeline, *run.result.trail):
         out.print(line, markup=False, soft_wrap=True)
     verdict = type(run.result.verdict).__name__
     words = run.result.reason or f"{run.ending.value}, {run.recovery} after the last crash"

@@ -148,6 +148,17 @@ def show_summary(out: Console, results: list[tuple[Path, Result]]) -> None:
             show_failure(out, path, result)
 
 
+def show_timeline(out: Console, result: Result) -> None:
+    """The run on one page, ending with its verdict."""
+    out.print()
+    out.print(f"{result.scenario} with {result.devices} devices, seed {result.seed}", markup=False)
+    for line in result.timeline:
+        out.print(line, markup=False, soft_wrap=True)
+    style = _STYLES[type(result.verdict)]
+    words = f"{type(result.verdict).__name__}" + (f": {result.reason}" if result.reason else "")
+    out.print(Text(f"{result.simulated_s:9.0f} s  {words}", style=style), soft_wrap=True)
+
+
 def show_failure(out: Console, path: Path, result: Result) -> None:
     """Why one run did not hold: its trail, its verdict, and the command that reproduces it as the last line."""
     out.print()

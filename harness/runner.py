@@ -33,6 +33,8 @@ from sim.journal import FaultHealed, FaultInjected, Journal, PhaseEntered, StepD
 POLL = Duration.seconds(1)
 QUIET = Duration.minutes(2)
 """A fleet that has been as desired for this long will not set off any trigger that still waits for an event."""
+STAYS = Duration.seconds(40)
+"""What was reached has to stay for this long, more than a heartbeat's interval, before the end is judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,8 @@ class Result:
     faults_injected: int
     trail: tuple[str, ...] = ()
     """The latest events before the verdict, and those of the devices it concerns."""
+    timeline: tuple[str, ...] = ()
+    """The run on one page (`harness.timeline`)."""
 
     @property
     def reason(self) -> str:
@@ -105,6 +109,7 @@ def _result(cast: Cast, target: Target, seed: int, verdict: Verdict, took: float
         journal_sha256=drive.sha256 if drive else "",
         faults_injected=len(drive.happened) if drive else 0,
         trail=drive.trail if drive and not isinstance(verdict, Held) else (),
+        timeline=drive.court.timeline.finished() if drive else (),
     )
 
 
@@ -221,6 +226,7 @@ class _Drive:
         await self._until_settled(about.converge_within, "converge")
         await self._until_promises_kept()
         self._enter("check")
+        await self._stay()
         await self._session.settle()
         self.court.finish()
         return self._judgement()
@@ -271,6 +277,12 @@ class _Drive:
     async def _until_promises_kept(self) -> None:
         """Checks with a deadline may still wait for something: it comes, or its deadline does."""
         while self.court.pending:
+            await self._tick()
+
+    async def _stay(self) -> None:
+        """Let time pass in which nothing may come undone."""
+        until = self._now() + STAYS
+        while self._now() < until:
             await self._tick()
 
     # --- the drive

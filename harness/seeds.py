@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -109,7 +109,7 @@ def perform(part: Part) -> list[Result]:
     with ExitStack() as stack:
         if part.target == "sim":
             stack.enter_context(quiet_collector())
-        return [run_scenario(cast, target, seed, Silent()) for seed in part.seeds]
+        return [replace(run_scenario(cast, target, seed, Silent()), timeline=()) for seed in part.seeds]
 
 
 @lru_cache

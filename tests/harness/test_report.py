@@ -8,11 +8,18 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from fleet.contracts.ids import ObjectName
+from fleet.contracts.objects import AgentRollout, Metadata, RolloutGroup, RolloutPhase, RolloutSpec, RolloutStatus
+from fleet.contracts.time import Instant
 from harness import report
+from harness.progress import Silent
 from harness.runner import Result, run_scenario
 from harness.scenario import Cast, parse
-from harness.targets.scripted import ScriptedTarget
+from harness.targets.scripted import ScriptedTarget, Story, artefact_of
+from harness.timeline import LONGEST, Timeline
 from harness.verdict import Crashed, HarnessBroken, Held, NotApplicable, Stuck, Verdict, Violated, exit_code, reason
+from harness.view import FleetView
+from sim.journal import Journal, StepDone
 
 TEXT = """\
 schema = 1
@@ -80,3 +87,37 @@ def test_every_verdict_is_shown_with_what_to_do(verdict: Verdict, code: int) -> 
         assert "     1.000s {[bold]not markup[/bold]}" in lines
     if isinstance(verdict, NotApplicable):
         assert lines[-1] == "seen: not applicable: no power switch"
+
+
+def test_the_timeline_tells_the_run_on_one_page() -> None:
+    console, text = out()
+    result = run_scenario(cast(), ScriptedTarget(), 1, Silent())
+    report.show_timeline(console, result)
+    lines = [line.partition(" s  ")[2] for line in text.getvalue().splitlines()[2:]]
+    assert lines[0] == "set-up"
+    assert lines[-1] == "Held"
+    assert "step 1: upgrade all to 1.1.0 (move)" in lines
+    assert any(line.startswith("rollout move Complete") for line in lines)
+    assert lines.index("converge") < lines.index("check") < lines.index("tear-down")
+    assert len(lines) < 30
+
+
+def test_the_timeline_of_a_large_rollout_is_no_longer_than_that_of_a_small_one() -> None:
+    journal = Journal()
+    page = Timeline(FleetView((), journal), journal)
+    story = Story(journal, lambda: Instant(0))
+    spec = RolloutSpec(artefacts=(artefact_of("1.1.0"),), groups=(RolloutGroup(name=ObjectName("all")),))
+    for upgraded in range(301):
+        status = RolloutStatus(observed_generation=1, phase=RolloutPhase.PROGRESSING, total=300, upgraded=upgraded)
+        story.store(AgentRollout(metadata=Metadata(name=ObjectName("move"), generation=1), spec=spec, status=status))
+    assert len(page.finished()) == 21
+    assert page.finished()[-1].endswith("rollout move Progressing: 300/300")
+
+
+def test_a_timeline_without_end_is_cut_and_says_so() -> None:
+    journal = Journal()
+    page = Timeline(FleetView((), journal), journal)
+    for index in range(LONGEST + 7):
+        journal.record(StepDone(Instant(index), index, "again"))
+    assert len(page.finished()) == LONGEST + 1
+    assert page.finished()[-1] == "… and 7 lines more"

@@ -14,7 +14,7 @@ from fleet.contracts.objects import DevicePhase
 from fleet.contracts.time import Duration
 from harness import faults
 from harness.progress import Silent
-from harness.runner import Result, run_scenario
+from harness.runner import STAYS, Result, run_scenario
 from harness.scenario import Cast, parse
 from harness.targets.scripted import ScriptedSession, ScriptedTarget, straight
 from harness.verdict import Crashed, HarnessBroken, Held, NotApplicable, Stuck, Violated
@@ -354,3 +354,18 @@ def test_the_journal_of_a_run_can_be_written_down() -> None:
     result = run_scenario(cast_of(RAW + 'at = "1s"\n' + READY), ScriptedTarget(), 1, Silent(), attach)
     assert len(lines) == result.events
     assert r"\udcff.upgrade" in "".join(lines)
+
+
+def test_what_was_reached_has_to_stay() -> None:
+    def undone(session: ScriptedSession) -> None:
+        def look(event: PhaseEntered) -> None:
+            if event.phase == "check":
+                session.later(Duration.seconds(20), lambda: session.story.leave(FIRST, Slot.A))
+
+        session.journal.subscribe(PhaseEntered, look)
+
+    result, events = record(READY, undone)
+    assert isinstance(result.verdict, Violated)
+    assert result.verdict.rule == "desired-equals-observed"
+    entered = {event.phase: event.at for event in events if isinstance(event, PhaseEntered)}
+    assert entered["tear-down"] - entered["check"] >= STAYS

@@ -1,0 +1,21 @@
+"""What the whole suite says at its end: which check caught which planted bug."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show the lines that tests of planted bugs have left, also those of parallel workers."""
+    lines = [
+        str(value)
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        for name, value in getattr(report, "user_properties", ())
+        if name == "planted bug"
+    ]
+    if lines:
+        terminalreporter.section("planted bugs")
+        for line in sorted(lines):
+            terminalreporter.write_line(line)
+        terminalreporter.write_line(f"{len(lines)} bugs planted")

@@ -1,0 +1,139 @@
+"""What a planted bug is, and how it is tried: the production code runs with one small patch, in the virtual world.
+
+The judges know nothing of the patches. A bug counts as caught when the run ends as violated, stuck or crashed, and by
+a check that the bug names. What nothing catches fails the build: then a promise is judged by nobody.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Final, assert_never
+
+import pytest
+
+from harness.crash_sweep import PART
+from harness.crashpoints import Aim, Point, aims_of, prepared, run_with
+from harness.progress import Silent
+from harness.runner import Result, run_scenario
+from harness.scenario import Cast, load, parse
+from harness.targets.sim import SimTarget
+from harness.verdict import Crashed, HarnessBroken, Held, NotApplicable, Stuck, Verdict, Violated
+from sim.loop import quiet_collector
+
+SCENARIOS: Final = Path(__file__).parents[2] / "scenarios"
+SEED: Final = 1
+DRAWS: Final = PART
+"""Draws of what the disk keeps that are tried where a bug shows only after a crash."""
+
+Patch = pytest.MonkeyPatch
+STUCK: Final = "stuck"
+CRASHED: Final = "crashed"
+CHECK: Final = "check"
+"""Any check of the scenario's own."""
+
+
+@dataclass(frozen=True)
+class Bug:
+    """A bug as data.
+
+    `scenario`: a file below `scenarios/`, or the text of one. `caught_by`: rules that may catch it: invariants,
+    `CHECK`, `STUCK`, `CRASHED`. `cut`: crash at the operation of this name (`power …`, `kill …`), because without a
+    crash the bug does not show.
+    """
+
+    name: str
+    stands_for: str
+    scenario: str
+    caught_by: tuple[str, ...]
+    plant: Callable[[Patch], None]
+    devices: int = 3
+    cut: str = ""
+
+    @property
+    def stage(self) -> tuple[str, int, str]:
+        """What is run, without the bug."""
+        return self.scenario, self.devices, self.cut
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one bug."""
+
+    bug: Bug
+    verdict: Verdict
+    simulated_s: float
+    wall_s: float
+
+    @property
+    def caught_by(self) -> str:
+        """The rule that caught it, in one word; empty when nothing did."""
+        match self.verdict:
+            case Violated(rule):
+                return CHECK if rule.startswith("check ") else rule
+            case Stuck():
+                return STUCK
+            case Crashed():
+                return CRASHED
+            case Held() | NotApplicable() | HarnessBroken():
+                return ""
+            case _:
+                assert_never(self.verdict)
+
+    @property
+    def caught(self) -> bool:
+        """Whether a check caught it that may."""
+        return self.caught_by in self.bug.caught_by
+
+
+@lru_cache
+def cast_of(scenario: str, devices: int) -> Cast:
+    """The scenario with its devices."""
+    if scenario.endswith(".toml"):
+        return load(SCENARIOS / scenario).cast(devices)
+    return parse(scenario, Path("planted.toml")).cast(devices)
+
+
+def run_stage(stage: tuple[str, int, str]) -> Result:
+    """Run what a bug is planted into, as the code stands now. With a cut: the first draw that does not hold."""
+    scenario, devices, cut = stage
+    cast = cast_of(scenario, devices)
+    with quiet_collector():
+        if not cut:
+            return run_scenario(cast, SimTarget(), SEED, Silent())
+        return _cut_off(prepared(cast), cut)
+
+
+def _cut_off(cast: Cast, cut: str) -> Result:
+    who = cast.devices[0]
+    kind, _, name = cut.partition(" ")
+    undisturbed, operations = run_with(cast, who, SEED, ())
+    aims = [aim for aim in aims_of(operations) if (aim.point.kind, aim.name) == (kind, name) and not aim.after]
+    if not aims:
+        return undisturbed.result
+    result = undisturbed.result
+    for draw in range(DRAWS):
+        aim = Aim(Point(aims[0].point.kind, aims[0].point.ordinal, draw), name)
+        result = run_with(cast, who, SEED, (aim,))[0].result
+        if not isinstance(result.verdict, Held):
+            break
+    return result
+
+
+def attempt(bug: Bug) -> Outcome:
+    """Plant a bug, run, and dig it out again."""
+    began = time.perf_counter()
+    with Patch.context() as patch:
+        bug.plant(patch)
+        result = run_stage(bug.stage)
+    return Outcome(bug, result.verdict, result.simulated_s, time.perf_counter() - began)
+
+
+def line(outcome: Outcome) -> str:
+    """The bug, what caught it, and how long that took."""
+    by = outcome.caught_by or "NOTHING"
+    by = by if outcome.caught else f"{by} (not among {', '.join(outcome.bug.caught_by)})"
+    return f"{outcome.bug.name:48}  {by:40}  {outcome.simulated_s:7.0f} s  {outcome.wall_s:5.2f} s"

@@ -1,0 +1,179 @@
+"""Small scenarios for bugs that no file of `scenarios/` exposes in a few hundred simulated seconds."""
+
+from __future__ import annotations
+
+from typing import Final
+
+WEB: Final = """
+[[steps]]
+do = "deploy"
+name = "web"
+containers = [{ name = "front", image = "registry.example/front:1" }]
+[[steps]]
+do = "wait"
+until = { fact = "workload", deployment = "web", condition = "ready", over = "all" }
+within = "5m"
+"""
+
+
+def story(*parts: str, defect: str = "none", groups: str = "") -> str:
+    """A scenario of three devices from its parts: `WEB` first, then steps, faults and checks."""
+    head = f"""
+schema = 1
+installed = "1.0.0"
+scenario = {{ name = "planted", proves = "that the bug is caught" }}
+fleet = {{ devices = 3, groups = [{groups}] }}
+releases = [{{ version = "1.0.0" }}, {{ version = "1.1.0", defect = "{defect}" }}]
+"""
+    return head + WEB + "".join(parts)
+
+
+def upgrade(to: str = "1.1.0", name: str = "move", more: str = "max_unavailable = { percent = 100 }") -> str:
+    """A step that begins a rollout."""
+    return f'[[steps]]\ndo = "upgrade"\nname = "{name}"\nto = "{to}"\n{more}\n'
+
+
+def until_rollout(phase: str, name: str = "move", within: str = "3h") -> str:
+    """A step that waits for a rollout."""
+    fact = f'{{ fact = "rollout", rollout = "{name}", phase = "{phase}" }}'
+    return f'[[steps]]\ndo = "wait"\nuntil = {fact}\nwithin = "{within}"\n'
+
+
+def wait(length: str) -> str:
+    """A step that lets time pass."""
+    return f'[[steps]]\ndo = "wait"\nlength = "{length}"\n'
+
+
+def finally_(fact: str) -> str:
+    """A check at the end."""
+    return f'[[checks]]\ncheck = "final"\nthat = {{ {fact} }}\n'
+
+
+def runs(version: str) -> str:
+    """In the end every device runs this release."""
+    return finally_(f'fact = "release", release = "{version}", over = "all"')
+
+
+def status(word: str) -> str:
+    """In the end every device has reported this of the upgrade."""
+    return finally_(f'fact = "upgrade", status = "{word}", release = "1.1.0", over = "all"')
+
+
+def fault(kind: str, more: str, when: str) -> str:
+    """A fault."""
+    return f'[[faults]]\nfault = "{kind}"\n{more}\n{when}\n'
+
+
+def at_phase(phase: str, after: str = "0s", device: str = "device-001") -> str:
+    """When a device enters a phase of its upgrade."""
+    return f'when = {{ event = "upgrade-phase", phase = "{phase}", device = "{device}", after = "{after}" }}'
+
+
+def at_step(number: int, after: str = "0s") -> str:
+    """When a step is done."""
+    return f'when = {{ event = "step-done", step = {number}, after = "{after}" }}'
+
+
+STRAIGHT: Final = "upgrade/straight.toml"
+RETURN: Final = "rollback/automatic-return.toml"
+EXPLICIT: Final = "rollback/explicit.toml"
+
+CUT: Final = 'device = "device-001"\ndown = "30s"'
+TWO_GROUPS: Final = '{ name = "canary", count = 1 }, { name = "rest", count = 2 }'
+IN_GROUPS: Final = 'groups = ["canary", "rest"]\nmax_unavailable = { percent = 100 }'
+
+AGAIN: Final = story(
+    upgrade(),
+    until_rollout("Failed"),
+    wait("2m"),
+    upgrade(name="again"),
+    until_rollout("Failed", name="again"),
+    fault("cut-power", CUT, at_step(4, "10s")),
+    status("refused"),
+    runs("1.0.0"),
+    defect="never-heartbeats",
+)
+"""A bad release, a reboot, and then another rollout asks for the very same bad release."""
+PLAIN: Final = story(upgrade(), until_rollout("Complete"), runs("1.1.0"))
+ONE_BY_ONE: Final = story(
+    upgrade(more="max_unavailable = { count = 1 }"),
+    until_rollout("Complete"),
+    runs("1.1.0"),
+)
+GROUPS: Final = story(
+    upgrade(more=f'{IN_GROUPS}\nsoak = "4m"'),
+    until_rollout("Complete"),
+    runs("1.1.0"),
+    groups=TWO_GROUPS,
+)
+GARBAGE: Final = story(
+    fault("write-raw", 'bucket = "desired"\nkey = "device-001.agent"\nvalue = "not a record"', 'at = "5s"'),
+    upgrade(),
+    until_rollout("Complete"),
+    runs("1.1.0"),
+)
+BROWN_OUT: Final = story(
+    upgrade(),
+    until_rollout("Complete"),
+    wait("1m"),
+    fault("brown-out", 'device = "device-001"\ncycles = 4\ndown = "10s"\nup = "50s"', at_step(4, "5s")),
+    runs("1.1.0"),
+    finally_('fact = "workload", deployment = "web", condition = "ready", over = "all"'),
+)
+"""A confirmed release, and then the power comes and goes."""
+CUT_OFF: Final = story(
+    upgrade(),
+    until_rollout("Complete"),
+    fault("partition", 'devices = ["device-001"]\nlength = "12m"', at_phase("overlapping", "5s")),
+    runs("1.1.0"),
+    status("succeeded"),
+)
+"""Nobody is reached for twelve minutes in the middle of an overlap: neither the old instance nor the new one."""
+AFTER_A_REFUSAL: Final = story(
+    upgrade(),
+    until_rollout("Failed"),
+    '[[steps]]\ndo = "deploy"\nname = "oven"\ncontainers = [{ name = "fan", image = "registry.example/fan:1" }]\n',
+    finally_('fact = "workload", deployment = "oven", condition = "ready", over = "all"'),
+    defect="self-test-fails",
+)
+"""A workload comes after an attempt that failed before its swap."""
+REMOVED: Final = story(
+    '[[steps]]\ndo = "undeploy"\nname = "web"\n',
+    finally_('fact = "workload", deployment = "web", condition = "absent", over = "all"'),
+)
+HALF: Final = story(
+    '[[steps]]\ndo = "deploy"\nname = "oven"\ngroup = "canary"\n'
+    'containers = [{ name = "fan", image = "registry.example/fan:1" }]\n',
+    finally_('fact = "workload", deployment = "oven", condition = "ready", over = "all", group = "canary"'),
+    groups=TWO_GROUPS,
+)
+PAUSED: Final = story(
+    upgrade(more="max_unavailable = { count = 1 }"),
+    '[[steps]]\ndo = "wait"\nuntil = { fact = "release", release = "1.1.0", over = "any" }\nwithin = "2h"\n',
+    '[[steps]]\ndo = "pause"\nrollout = "move"\n',
+    wait("15m"),
+    '[[steps]]\ndo = "resume"\nrollout = "move"\n',
+    until_rollout("Complete"),
+    runs("1.1.0"),
+)
+WINDOWS: Final = story(
+    upgrade(more='max_unavailable = { count = 1 }\nwindows = [{ start = "00:30", length = "1h" }]'),
+    until_rollout("Complete", within="30h"),
+    runs("1.1.0"),
+)
+TWO_AT_ONCE: Final = story(
+    upgrade(more="max_unavailable = { count = 1 }"),
+    wait("10s"),
+    upgrade(name="other", to="1.0.0"),
+    '[[checks]]\ncheck = "eventually"\nwithin = "5m"\n'
+    'that = { fact = "rollout", rollout = "other", phase = "Refused" }\n',
+    runs("1.0.0"),
+)
+REBOOT: Final = story(
+    upgrade(),
+    until_rollout("Complete"),
+    wait("2m"),
+    fault("cut-power", CUT, at_step(4, "30s")),
+    finally_('fact = "device-phase", phase = "Ready", over = "all"'),
+    defect="fails-after-reboot",
+)
