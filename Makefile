@@ -33,7 +33,7 @@ planted: $(INSTALLED) ## Plant each known bug into the production code and show 
 	$(BIN)/python -m tests.planted
 
 e2e: $(INSTALLED) ## The same scenarios on real processes and a real nats-server
-	$(BIN)/twin run scenarios --target local
+	$(BIN)/twin run scenarios --target local --devices 3 --jobs $(JOBS)
 
 test: $(INSTALLED) ## The tests (JOBS=2 workers)
 	$(BIN)/pytest -n $(JOBS)

@@ -27,6 +27,7 @@ from harness.schema_errors import ScenarioError
 from harness.seeds import Tally, tallies
 from harness.targets import registry
 from harness.verdict import BAD_INPUT, HarnessBroken, exit_code
+from harness.workers import end_with_parent
 from sim.loop import quiet_collector
 
 app = typer.Typer(
@@ -231,7 +232,8 @@ def _perform_quietly(job: Job) -> Result:
 
 def _parallel(work: list[Job], jobs: int, out: Console, as_json: bool) -> Generator[Result, None, None]:
     """Each run in a fresh process; results come in the order of the files."""
-    pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1)
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(jobs, spawn, end_with_parent, max_tasks_per_child=1)
     try:
         futures = [pool.submit(_perform_quietly, job) for job in work]
         for job, future in zip(work, futures, strict=True):
