@@ -100,12 +100,14 @@ class Reconciler:
 
         Whatever the answer, only the owner's `undrain` ends it. A later owner takes over from an earlier one.
         """
-        self._owner, self._resting = owner, False
-        self._frozen = dict(self._desired.workloads)
-        before = self._passes
-        self.kick()
+        self._owner, self._resting, self._frozen = owner, False, None
         try:
             async with self._shop.clock.timeout(deadline):
+                while not self._desired.known:  # An empty list would be taken for the wish to remove everything.
+                    await self._shop.clock.sleep(_LOOK)
+                self._frozen = dict(self._desired.workloads)
+                before = self._passes
+                self.kick()
                 while self._passes == before or self._busy or self._unhealthy():
                     await self._shop.clock.sleep(_LOOK)
         except TimeoutError:
