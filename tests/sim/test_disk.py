@@ -8,8 +8,11 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from fleet.contracts.errors import NoSpace, NotFound, Refused
-from sim.disk import DiskImage, PowerLost
+from fleet.contracts.errors import DiskFault, NoSpace, NotFound, Refused
+from fleet.contracts.time import Duration
+from sim.clock import SimClock
+from sim.disk import DiskImage, PowerLost, SimDisk, Trouble
+from sim.world import World
 
 A = PurePosixPath("/usr/bin/a")
 B = PurePosixPath("/usr/bin/b")
@@ -258,3 +261,82 @@ def test_images_of_containers_take_room() -> None:
         disk.occupy(3)
     disk.vacate(8)
     assert disk.free() == 10
+
+
+def test_the_later_of_two_unsynced_writes_may_be_the_one_that_stays() -> None:
+    """Between two files, and between the beginning and the end of one."""
+    files, halves = set(), set()
+    for seed in SEEDS:
+        disk = image()
+        for path in (A, B):
+            disk.write(path, b"old!")
+            disk.sync(path)
+        disk.sync_folder(FOLDER)
+        disk.write(A, b"new.")
+        disk.write(B, b"new.")
+        disk.power_cut(random.Random(seed))
+        files.add((disk.read(A) == b"new.", disk.read(B) == b"new."))
+        halves.add(disk.read(A))
+    assert files == {(False, False), (False, True), (True, False), (True, True)}
+    assert {b"old!", b"new.", b"ne", b"ne\0\0"} <= halves
+
+
+def test_what_cannot_be_read_is_seen_by_whoever_inspects() -> None:
+    disk = image()
+    disk.write(A, b"x")
+    disk.symlink(A, PurePosixPath("/current"))
+    disk.trouble = Trouble(unreadable=(FOLDER,))
+    for path in (A, FOLDER, PurePosixPath("/current")):
+        with pytest.raises(DiskFault):
+            disk.check_readable(path)
+    disk.check_readable(PurePosixPath("/"))
+    assert disk.read(A) == b"x"
+    disk.trouble = Trouble(unreadable=(B,))
+    disk.check_readable(A)
+
+
+def test_damage_survives_a_power_cut() -> None:
+    disk = image()
+    for path in (A, B):
+        disk.write(path, b"whole")
+        disk.sync(path)
+    disk.sync_folder(FOLDER)
+    disk.damage(A, b"wh")
+    disk.damage(B, None)
+    disk.power_cut(random.Random(1))
+    assert (content(disk, A), content(disk, B)) == (b"wh", None)
+    with pytest.raises(NotFound):
+        disk.damage(B, b"")
+
+
+class Program:
+    alive = True
+
+
+def test_a_slow_card_takes_its_time_and_a_program_that_dies_in_it_never_comes_back() -> None:
+    disk, program = image(), Program()
+    disk.trouble = Trouble(per_operation=int(Duration.seconds(2)), per_byte=int(Duration.seconds(1)))
+    after: list[str] = []
+
+    async def write(port: SimDisk) -> None:
+        await port.write(A, b"x")
+        after.append("written")
+
+    async def story() -> int:
+        clock, port = SimClock(world.loop), SimDisk(disk, program)
+        await write(port)
+        assert await port.read(A) == b"x"
+        took = world.kernel.now
+        for age in (Duration.millis(500), Duration.millis(1500)):
+            program.alive = True
+            task = world.loop.create_task(port.write(B, b"y"))
+            await clock.sleep(age)
+            program.alive = False
+            await clock.sleep(Duration.seconds(9))
+            after.append(f"{disk.exists(B)} {task.done()}")
+            task.cancel()
+        return took
+
+    with World(1) as world:
+        assert world.run(story()) == Duration.seconds(5)
+    assert after == ["written", "False False", "True False"]

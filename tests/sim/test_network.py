@@ -369,3 +369,36 @@ def test_the_same_seed_delivers_the_same() -> None:
 def test_one_devices_messages_do_not_move_anothers() -> None:
     with_b = [item for item in deliveries(1, extra=True) if not item[1].startswith("b")]
     assert with_b == deliveries(1)
+
+
+def test_a_throttled_uplink_carries_less_until_it_is_let_go(lab: Lab) -> None:
+    lab.network.throttle("a", 1_000)
+    lab.network.throttle("a", 10_000)
+
+    async def story() -> None:
+        await lab.fetch("a", 1_000, "slow")
+        lab.network.unthrottle("a", 1_000)
+        await lab.fetch("a", 1_000, "less slow")
+        lab.network.unthrottle("a", 10_000)
+        await lab.fetch("a", 1_000, "whole")
+
+    lab.world.run(story())
+    assert lab.arrived == [(1_020, "slow"), (1_140, "less slow"), (1_161, "whole")]
+
+
+def test_a_throttle_that_comes_in_the_middle_of_a_transfer_shortens_its_turns(lab: Lab) -> None:
+    """Or else a small message would wait behind a turn that was measured for the whole line."""
+
+    async def story() -> None:
+        task = asyncio.ensure_future(lab.fetch("a", MEGABYTE))
+        await lab.world.clock.sleep(Duration.millis(350))
+        lab.network.throttle("a", MEGABYTE // 100)
+        await lab.world.clock.sleep(Duration.millis(200))
+        lab.send("server", "a", "small", 10)
+        await lab.world.clock.sleep(Duration.seconds(1))
+        task.cancel()
+
+    lab.world.run(story())
+    (when, text) = lab.arrived[0]
+    assert text == "small"
+    assert when < 550 + 20 + 2 * TURN.in_seconds * 1000
