@@ -20,7 +20,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(INSTALLED) ## The main job: every scenario on DEVICES=200 simulated devices, ending in a table
-	$(BIN)/twin run scenarios --target sim --devices $(DEVICES)
+	$(BIN)/twin run scenarios --target sim --devices $(DEVICES) --jobs $(JOBS)
 
 seeds: $(INSTALLED) ## Every scenario with SEEDS=1000 seeds on 5 devices: none may end other than held
 	$(BIN)/twin run scenarios --seeds $(SEEDS) --devices 5 --jobs $(JOBS)

@@ -12,6 +12,7 @@ from fleet.contracts.records import LockDenied, UpgradeState
 from fleet.contracts.time import ZERO, Duration, Instant
 from fleet.operator import handover, rollout, rollout_status
 from fleet.operator.brain import Brain
+from fleet.operator.election import Election
 from fleet.operator.events import Delete, SendStop, Update
 from fleet.operator.fleet_state import DeviceView, FleetState, Seen, Trial
 from fleet.operator.loop import _Hands
@@ -29,6 +30,7 @@ from tests.planted.stories import (
     RETURN,
     STRAIGHT,
     TWO_AT_ONCE,
+    TWO_OPERATORS,
     WINDOWS,
 )
 
@@ -146,6 +148,14 @@ def nobody_gets_a_slot(patch: Patch) -> None:
     patch.setattr(Brain, "_ask", never)
 
 
+# --- replicas ------------------------------------------------------------------------------------------
+
+
+def lease_not_looked_at(patch: Patch) -> None:
+    patch.setattr(Election, "leads", property(lambda election: True))
+    patch.setattr(Election, "acts", property(lambda election: True))
+
+
 # --- data and workloads --------------------------------------------------------------------------------
 
 
@@ -239,6 +249,13 @@ BUGS: Final = (
         second_rollout_accepted,
     ),
     Bug("nobody gets a slot", "a rollout that stands still for ever", STRAIGHT, (STUCK,), nobody_gets_a_slot),
+    Bug(
+        "lease not looked at",
+        "two replicas act, and give the same slots twice",
+        TWO_OPERATORS,
+        ("one-operator-acts",),
+        lease_not_looked_at,
+    ),
     Bug(
         "operator leaves because of garbage",
         "poison entry: read again at every restart",

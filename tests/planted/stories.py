@@ -16,13 +16,13 @@ within = "5m"
 """
 
 
-def story(*parts: str, defect: str = "none", groups: str = "") -> str:
+def story(*parts: str, defect: str = "none", groups: str = "", operators: int = 1) -> str:
     """A scenario of three devices from its parts: `WEB` first, then steps, faults and checks."""
     head = f"""
 schema = 1
 installed = "1.0.0"
 scenario = {{ name = "planted", proves = "that the bug is caught" }}
-fleet = {{ devices = 3, groups = [{groups}] }}
+fleet = {{ devices = 3, groups = [{groups}], operators = {operators} }}
 releases = [{{ version = "1.0.0" }}, {{ version = "1.1.0", defect = "{defect}" }}]
 """
     return head + WEB + "".join(parts)
@@ -95,6 +95,7 @@ AGAIN: Final = story(
 )
 """A bad release, a reboot, and then another rollout asks for the very same bad release."""
 PLAIN: Final = story(upgrade(), until_rollout("Complete"), runs("1.1.0"))
+TWO_OPERATORS: Final = story(upgrade(), until_rollout("Complete"), runs("1.1.0"), operators=2)
 ONE_BY_ONE: Final = story(
     upgrade(more="max_unavailable = { count = 1 }"),
     until_rollout("Complete"),
