@@ -108,7 +108,7 @@ class Reconciler:
                 self._frozen = dict(self._desired.workloads)
                 before = self._passes
                 self.kick()
-                while self._passes == before or self._busy or self._unhealthy():
+                while self._passes == before or self._busy or self._engine_silent or self._unhealthy():
                     await self._shop.clock.sleep(_LOOK)
         except TimeoutError:
             return f"not drained within {deadline}: {self._trouble()}"

@@ -55,8 +55,11 @@ _Key = tuple[DeploymentName, DeploymentName]
 
 
 def fingerprint(container: Container) -> str:
-    """What a container was made from, in 64 hexadecimal digits: another one is another container."""
-    return sha256(container.model_dump_json().encode()).hexdigest()
+    """What a container was made from, in 64 hexadecimal digits: another one is another container.
+
+    Defaults are left out: a release that knows one field more must not take every running container for another one.
+    """
+    return sha256(container.model_dump_json(exclude_defaults=True).encode()).hexdigest()
 
 
 def plan(wanted: Mapping[DeploymentName, Wanted], present: tuple[ContainerFact, ...]) -> tuple[Action, ...]:

@@ -26,6 +26,7 @@ from fleet.adapters.nats import NatsBus, PasswordFile
 from fleet.adapters.nats_admin import NatsAdmin
 from fleet.adapters.objects import StandaloneObjects
 from fleet.adapters.openbao import OpenBaoKv
+from fleet.commands import device as fleet_device
 from fleet.commands import rollout as fleet_rollout
 from fleet.commands import secrets as fleet_secrets
 from fleet.commands import status as fleet_status
@@ -41,7 +42,7 @@ from fleet.commands.config import (
     replica_name,
 )
 from fleet.contracts.errors import FleetError, InvalidValue, Unavailable
-from fleet.contracts.ids import Architecture, DeploymentName, ObjectName, Version
+from fleet.contracts.ids import Architecture, DeploymentName, DeviceId, ObjectName, Version
 from fleet.contracts.layout import BUCKETS
 from fleet.contracts.objects import Device, HaltOnly, Metadata, Object, RollBackGroup, RunState, Selector
 from fleet.contracts.podman import Container, PodmanScore
@@ -370,6 +371,19 @@ def deployment_create(
         load(config), lambda made: podman.interpret(score, ObjectName(name), selector, made.objects)
     )
     print(f"deployment {name} {_word(outcome)}")
+
+
+@device_command.command("show")
+def device_show(
+    name: str, config: ConfigFile, as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False
+) -> None:
+    """Show everything known of one device: its instances, its upgrade with the reason, its workloads, bad entries."""
+    device = DeviceId(name)
+    seen = _with_connection(load(config), lambda made: fleet_device.collect(device, made.bus, made.objects))
+    if as_json:
+        print(seen.to_json())
+    else:
+        fleet_device.show(seen, Console())
 
 
 @device_command.command("create")

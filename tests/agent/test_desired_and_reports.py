@@ -259,6 +259,86 @@ def test_a_withdrawn_release_is_told(bus: Bus, listener: Listener, values: Value
     assert listener.told == [("withdrawn", 1)]
 
 
+# --- a server that lost what it had acknowledged -------------------------------------------------------------
+
+
+def agent(values: Values, attempt: str) -> DesiredAgent:
+    desired = values.desired(values.release(2), attempt)
+    assert isinstance(desired, DesiredAgent)
+    return desired
+
+
+def after_a_loss(bus: Bus, listener: Listener, values: Values) -> Desired:
+    """A device that saw revision 9, and a server that uses revision 5 again, over a new session."""
+    desired = Desired(values.device, bus, listener, None)
+    bus.revision = 8
+    desired.pushed(bus.write(agent(values, "a-1")))
+    bus.sessions[0]()
+    bus.revision = 4
+    listener.told.clear()
+    return desired
+
+
+def test_a_new_write_under_an_old_revision_proves_a_loss(bus: Bus, listener: Listener, values: Values) -> None:
+    desired = after_a_loss(bus, listener, values)
+    desired.pushed(bus.write(agent(values, "a-2")))
+    assert listener.told == ["went back", ("a-2", 5)]
+    desired.pushed(bus.write(agent(values, "a-3")))
+    assert listener.told[2:] == [("a-3", 6)]
+
+
+def test_a_push_that_a_reading_overtook_proves_nothing(bus: Bus, listener: Listener, values: Values) -> None:
+    desired = Desired(values.device, bus, listener, None)
+    bus.sessions[0]()
+    late = bus.write(agent(values, "a-1"))
+    bus.write(agent(values, "a-2"))
+    run(desired.read_agent())
+    desired.pushed(late)
+    assert listener.told == [("a-2", 2)]
+
+
+def test_one_lower_reading_proves_nothing_and_two_rounds_do(bus: Bus, listener: Listener, values: Values) -> None:
+    desired = after_a_loss(bus, listener, values)
+    bus.write(agent(values, "a-2"))
+    run(desired.read())
+    for _ in range(5):
+        run(desired.read_agent())
+    assert "went back" not in listener.told
+    run(desired.read())
+    assert [item for item in listener.told if item != "workloads"] == ["went back", ("a-2", 5)]
+
+
+def test_a_server_that_lagged_once_is_forgiven(bus: Bus, listener: Listener, values: Values) -> None:
+    desired = after_a_loss(bus, listener, values)
+    bus.write(agent(values, "a-2"))
+    run(desired.read())
+    bus.revision = 9
+    bus.write(agent(values, "a-3"))
+    run(desired.read())
+    bus.revision = 4
+    bus.write(agent(values, "a-2"))
+    run(desired.read())
+    assert "went back" not in listener.told
+
+
+def test_other_contents_under_the_very_revision_prove_a_loss(bus: Bus, listener: Listener, values: Values) -> None:
+    desired = after_a_loss(bus, listener, values)
+    bus.revision = 8
+    bus.write(agent(values, "a-2"))
+    run(desired.read_agent())
+    assert listener.told == ["went back", ("a-2", 9)]
+
+
+def test_a_workload_that_a_list_leaves_out_after_a_loss_is_gone(bus: Bus, listener: Listener, values: Values) -> None:
+    desired = after_a_loss(bus, listener, values)
+    bus.revision = 20
+    desired.seen(bus.write(workload(values, WEB)))
+    bus.revision = 4
+    desired.pushed(bus.write(agent(values, "a-2")))
+    desired.seen(bus.write(names(values)))
+    assert desired.workloads == {}
+
+
 # --- what is told --------------------------------------------------------------------------------------------
 
 
