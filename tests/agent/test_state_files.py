@@ -184,7 +184,8 @@ def _guard_reads(image: DiskImage, values: Values) -> None:
     facts = launcher.look(_Guard(image), "a", "boot-1")
     assert facts.verified == launcher.Named(two.version, two.sha256)
     assert facts.before == launcher.Named(one.version, one.sha256)
-    assert facts.trial == (two.sha256, 2)
+    assert facts.trial is not None
+    assert (facts.trial.sha256, facts.trial.starts) == (two.sha256, 2)
     assert facts.condemned == (two.sha256,)
     assert facts.attempt is not None
     assert (facts.attempt.name, facts.attempt.ended) == ("a-1", "rolled-back")
