@@ -4,6 +4,7 @@
 PYTHON ?= python3
 JOBS ?= 2
 DEVICES ?= 200
+FUZZ ?= 100000
 SEEDS ?= 1000
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,7 +15,7 @@ SWEPT := scenarios/upgrade/straight.toml scenarios/rollback/automatic-return.tom
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo seeds crashpoints planted e2e test check lint types imports format bench docs constraints clean
+.PHONY: help demo seeds crashpoints planted e2e test check lint types imports format bench docs constraints clean fuzz
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -37,6 +38,9 @@ e2e: $(INSTALLED) ## The same scenarios on real processes and a real nats-server
 
 test: $(INSTALLED) ## The tests (JOBS=2 workers)
 	$(BIN)/pytest -n $(JOBS)
+
+fuzz: $(INSTALLED) ## Hostile bytes at every codec, the operator and the agent: FUZZ=100000 examples each
+	FLEET_FUZZ_EXAMPLES=$(FUZZ) $(BIN)/pytest -n $(JOBS) tests/fuzz
 
 check: lint test ## Everything that has to hold before a change goes in
 

@@ -192,3 +192,20 @@ keys = (
 """Keys of the layout, nearly such keys, and any bytes as the bus hands them on."""
 buckets = st.sampled_from(Bucket)
 revisions = st.integers(0, 2**64).map(Revision)
+
+
+@st.composite
+def entries(draw: st.DrawFn, *records: Record) -> tuple[Bucket, str, bytes]:
+    """An entry, with a key that fits what stands there, a key that nearly fits, or any key."""
+    record = draw(st.sampled_from(records))
+    address = layout.address_of(record)
+    match draw(st.sampled_from(["its own", "its own", "like its own", "any"])):
+        case "its own":
+            bucket, key = address.bucket, address.key
+        case "like its own":
+            parts = address.key.split(".")
+            parts[draw(st.integers(0, len(parts) - 1))] = draw(_parts)
+            bucket, key = address.bucket, ".".join(parts)
+        case _:
+            bucket, key = draw(buckets), draw(keys)
+    return bucket, key, draw(values(record))

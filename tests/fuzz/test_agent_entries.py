@@ -34,9 +34,9 @@ from tests.fuzz.hostile import (
     REQUESTS,
     STORED,
     altered,
+    entries,
     fuzzed,
     instance,
-    keys,
     values,
 )
 
@@ -45,7 +45,7 @@ R = TypeVar("R", bound=Record)
 HEALING = DesiredAgent(device=DEVICE, attempt=ATTEMPT, artefact=ARTEFACT)
 ATTEMPT_RECORD = AttemptRecord(attempt=ATTEMPT, release=NEW, previous=OLD, origin=Slot.A, boot=BootId("boot-1"))
 STATE_PATHS = (paths.VERIFIED, paths.ATTEMPT, paths.TRIALS, paths.WORKLOADS)
-desired = st.tuples(keys, values(*STORED[:3]))
+desired = entries(*STORED[:3]).map(lambda entry: (entry[1], entry[2]))
 
 
 class SilentBus:

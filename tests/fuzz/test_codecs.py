@@ -42,7 +42,7 @@ from tests.fuzz.hostile import (
     REQUESTS,
     STORED,
     altered,
-    buckets,
+    entries,
     fuzzed,
     json_values,
     keys,
@@ -70,8 +70,9 @@ STATE_FILES = (
 
 
 @fuzzed
-@given(buckets, keys, values(*STORED), revisions)
-def test_any_entry_is_valid_or_invalid(bucket: Bucket, key: str, value: bytes, revision: Revision) -> None:
+@given(entries(*STORED), revisions)
+def test_any_entry_is_valid_or_invalid(entry: tuple[Bucket, str, bytes], revision: Revision) -> None:
+    bucket, key, value = entry
     found = layout.read(bucket, key, value, revision)
     match found:
         case Valid(record):
