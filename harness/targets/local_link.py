@@ -249,7 +249,7 @@ class _End(asyncio.Protocol):
     async def give(self, data: bytes) -> None:
         """Send bytes to it. Raises: OSError when it is gone."""
         await self._writable.wait()
-        if self._lost or self._transport is None:
+        if self._lost or self._transport is None or self._transport.is_closing():
             raise ConnectionResetError
         self._transport.write(data)
 
