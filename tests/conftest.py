@@ -15,7 +15,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         if name == "planted bug"
     ]
     if lines:
+        lines = sorted(dict.fromkeys(lines))  # each phase of a test repeats what it left
         terminalreporter.section("planted bugs")
-        for line in sorted(lines):
+        for line in lines:
             terminalreporter.write_line(line)
         terminalreporter.write_line(f"{len(lines)} bugs planted")

@@ -19,7 +19,7 @@ from fleet.operator.loop import _Hands
 from fleet.operator.placement import Placement
 from fleet.operator.ports import OperatorTimings
 from fleet.operator.rollout import Group, Plan, Rollout
-from tests.planted.plant import CHECK, CRASHED, STUCK, Bug, Patch
+from tests.planted.plant import CHECK, STUCK, Bug, Patch
 from tests.planted.stories import (
     GARBAGE,
     GROUPS,
@@ -159,13 +159,6 @@ def lease_not_looked_at(patch: Patch) -> None:
 # --- data and workloads --------------------------------------------------------------------------------
 
 
-def garbage_ends_the_operator(patch: Patch) -> None:
-    def exit_by_itself(state: FleetState, read: Invalid) -> None:
-        raise SystemExit(1)
-
-    patch.setattr(FleetState, "_invalid", exit_by_itself)
-
-
 def garbage_is_not_expected(patch: Patch) -> None:
     def surprise(state: FleetState, read: Invalid) -> None:
         raise ValueError(f"{read.key} is unreadable")
@@ -257,17 +250,10 @@ BUGS: Final = (
         lease_not_looked_at,
     ),
     Bug(
-        "operator leaves because of garbage",
-        "poison entry: read again at every restart",
-        GARBAGE,
-        ("operator-never-restarts-because-of-data",),
-        garbage_ends_the_operator,
-    ),
-    Bug(
         "operator crashes on garbage",
         "one bad object takes the control plane down",
         GARBAGE,
-        (CRASHED, "operator-never-restarts-because-of-data"),
+        ("operator-never-restarts-because-of-data",),
         garbage_is_not_expected,
     ),
     Bug(

@@ -50,7 +50,8 @@ def rename_is_a_copy(patch: Patch) -> None:
         except Exception:  # noqa: BLE001 - not a link, then
             await rename(disk, source, target)
             return
-        await disk.unlink(target)
+        if await disk.exists(target):
+            await disk.unlink(target)
         await disk.symlink(link, target)
         await disk.unlink(source)
 
