@@ -236,7 +236,8 @@ def test_the_boot_guard_says_which_attempt_it_condemned(values: Values, tmp_path
     files.swap(launcher.CURRENT, f"{launcher.RELEASES}/fleet-agent-v1.2.0")
     newer = {"v": "1.7", **named["1.2.0"], "before": named["1.1.0"], "colour": "blue"}
     files.write(launcher.VERIFIED, json.dumps(newer).encode())
-    files.write(launcher.TRIALS, json.dumps({"sha256": named["1.2.0"]["sha256"], "starts": 4}).encode())
+    starts = {"sha256": named["1.2.0"]["sha256"], "starts": 4, "boot": "y", "here": launcher.STABLE_STARTS}
+    files.write(launcher.TRIALS, json.dumps(starts).encode())
     record = {"attempt": "a-2", "release": named["1.2.0"], "previous": named["1.1.0"], "origin": "b", "boot": "x"}
     files.write(launcher.ATTEMPT, json.dumps({**record, "ended": {"status": "succeeded"}}).encode())
     started = launcher.choose(files, "a", "y")
