@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from agent.linux.podman import container_name
 from fleet.capabilities.clock import Clock
@@ -23,8 +23,10 @@ from harness.targets.standin.machine import StandInMachine
 from sim.journal import (
     AgentEnded,
     AgentStarted,
+    ContainerCrashed,
     ContainerEnded,
     ContainerStarted,
+    FileDamaged,
     Journal,
     PowerCut,
     PowerRestored,
@@ -111,6 +113,8 @@ class LocalDevice:
         if not self._machine.powered:
             raise NotFound(f"{self.device} has no power")
         await self._machine.crash(container_name(deployment, container))
+        # Not before: one that did not run did not crash. The agent looks at its containers much later than now.
+        self._journal.record(ContainerCrashed(self._now(), self.device, deployment, container))
 
     async def silence_engine(self) -> None:
         """Its container engine answers nobody, until `let_engine_answer`; also not after a boot."""
@@ -138,7 +142,10 @@ class LocalDevice:
 
     def damage(self, fault: DamageFile, release: Release | None) -> None:
         """See `local_files.damage`."""
-        damage(self.root, fault, release, self._disk.current)
+        damage(self.root, fault, release, self._disk.current, self._damaging)
+
+    def _damaging(self, place: PurePosixPath) -> None:
+        self._journal.record(FileDamaged(self._now(), self.device, str(place)))
 
     def fill_disk(self, leave: int) -> None:
         """So many bytes are left. Raises: Unavailable when its disk was not made for it."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
 
 from fleet.contracts.errors import NotFound
 from fleet.contracts.ids import Release
@@ -11,22 +12,30 @@ from harness.faults import DamageFile
 from harness.targets.device_files import damaged, places
 
 
-def damage(root: Path, fault: DamageFile, release: Release | None, current: Release | None) -> None:
+def damage(
+    root: Path,
+    fault: DamageFile,
+    release: Release | None,
+    current: Release | None,
+    announce: Callable[[PurePosixPath], None],
+) -> None:
     """Do to the file what the fault says; where there are several of a kind, to each that is there.
 
     Args:
         root: the device's.
         release: the one that the file belongs to, for the kinds that there is one of per release.
         current: what the device's current link leads to.
+        announce: told of each file, as the device names it, before it is damaged.
 
     Raises:
         NotFound: it is not there. Refused: it belongs to the current release.
     """
-    found = [root / place.relative_to("/") for place in places(fault.file, release, current)]
-    found = [path for path in found if path.is_file()]
+    found = [(place, root / place.relative_to("/")) for place in places(fault.file, release, current)]
+    found = [(place, path) for place, path in found if path.is_file()]
     if not found:
         raise NotFound(f"{fault.device} has no {fault.file}")
-    for path in found:
+    for place, path in found:
+        announce(place)
         data = damaged(path.read_bytes(), fault.how)
         if data is None:
             path.unlink()

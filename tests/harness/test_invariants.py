@@ -11,6 +11,7 @@ from typing import Final
 import pytest
 
 import harness.invariants
+from fleet.contracts import layout
 from fleet.contracts.ids import AttemptId, DeviceId, InstanceId, ObjectName, Percent, Revision, Slot, Version
 from fleet.contracts.layout import Bucket
 from fleet.contracts.lease import OPERATOR_LEASE, Lease, LeaseSpec, micro_time
@@ -52,6 +53,7 @@ from sim.journal import (
     ForeignRead,
     Journal,
     KvDeleted,
+    KvStored,
     LockLeft,
     LockTaken,
     OperatorEnded,
@@ -600,6 +602,9 @@ def answers_in_order(bench: Bench) -> None:
     bench.story.report(ONE, "move-2-000000000000", "1.0.0", refused)
     bench.story.deploy(ONE, "web", SCORE)
     bench.story.deploy(ONE, "web", SCORE)
+    old = WorkloadState(device=ONE, deployment="web", desired=Revision(1), containers=())  # type: ignore[arg-type]  # parsed
+    lost = KvStored(bench.now, Bucket.STATE, "device-001.workload.web", Revision(1), "harness", layout.encode(old))
+    bench.journal.record(lost)  # the bus lost its tail, and nobody reported anything
 
 
 def lost_again(bench: Bench) -> None:
