@@ -12,7 +12,12 @@ from fleet.commands import words
 from fleet.commands.config import load
 from fleet.contracts.errors import InvalidValue
 from fleet.contracts.ids import Architecture, ObjectName, Percent
-from fleet.contracts.objects import MaxUnavailable, RolloutGroup, Selector
+from fleet.contracts.objects import MaxFailed, MaxUnavailable, RolloutGroup, Selector
+from fleet.contracts.time import Duration
+from fleet.contracts.windows import Weekday, Window
+
+TWO = MaxUnavailable(count=2)
+WORKDAYS = tuple(Weekday)[:5]
 
 
 @pytest.mark.parametrize(
@@ -28,6 +33,8 @@ from fleet.contracts.objects import MaxUnavailable, RolloutGroup, Selector
             ),
         ),
         ("rest@25%", RolloutGroup(name=ObjectName("rest"), max_unavailable=MaxUnavailable(percent=Percent(25)))),
+        ("soft@2+30m", RolloutGroup(name=ObjectName("soft"), max_unavailable=TWO, soak=Duration.minutes(30))),
+        ("soft+1h30m", RolloutGroup(name=ObjectName("soft"), soak=Duration.minutes(90))),
         ("a:b=c=d", RolloutGroup(name=ObjectName("a"), selector=Selector(match_labels={"b": "c=d"}))),
     ],
 )
@@ -36,11 +43,50 @@ def test_groups(text: str, group: RolloutGroup) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "A", "a:", "a:b", "a:=c", "a:b=c,b=d", "a@", "a@0", "a@x", "a@101%", "a@-1", "a@5%%"]
+    "text",
+    ["", "A", "a:", "a:b", "a:=c", "a:b=c,b=d", "a@", "a@0", "a@x", "a@101%", "a@-1", "a@5%%", "a+", "a+5", "a@2+-3m"],
 )
 def test_what_is_no_group(text: str) -> None:
     with pytest.raises(InvalidValue):
         words.group(text)
+
+
+def test_the_soak_of_all_groups_is_for_those_that_do_not_say() -> None:
+    assert words.group("a", Duration.minutes(5)).soak == Duration.minutes(5)
+    assert words.group("a+1m", Duration.minutes(5)).soak == Duration.minutes(1)
+
+
+def test_how_many_may_fail() -> None:
+    assert words.tolerance("0") == MaxFailed(count=0)
+    assert words.tolerance("5%") == MaxFailed(percent=Percent(5))
+    for text in ("", "-1", "x", "5%%", "101%"):
+        with pytest.raises(InvalidValue):
+            words.tolerance(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "days", "start", "hours"),
+    [
+        ("22:00 4h", tuple(Weekday), "22:00", 4),
+        ("mon-fri 22:00 4h", WORKDAYS, "22:00", 4),
+        ("sat,sun 01:30 6h", (Weekday.SATURDAY, Weekday.SUNDAY), "01:30", 6),
+        ("sun-mon 00:00 1h", (Weekday.SUNDAY, Weekday.MONDAY), "00:00", 1),
+    ],
+)
+def test_windows(text: str, days: tuple[Weekday, ...], start: str, hours: int) -> None:
+    assert words.window(text) == Window(days=days, start=start, length=Duration.minutes(60 * hours))
+
+
+@pytest.mark.parametrize("text", ["", "22:00", "24:00 1h", "22:00 0s", "22:00 8d", "noday 22:00 1h", "mon- 22:00 1h"])
+def test_what_is_no_window(text: str) -> None:
+    with pytest.raises(InvalidValue):
+        words.window(text)
+
+
+def test_an_unknown_time_zone_is_named() -> None:
+    with pytest.raises(InvalidValue, match="Mars/Olympus"):
+        words.windows(["22:00 4h"], "Mars/Olympus")
+    assert words.windows([], "UTC") is None
 
 
 def test_an_artefact_is_described_by_its_name_and_contents(tmp_path: Path) -> None:
