@@ -9,6 +9,7 @@ Rules that are decided here:
 - More failures in a group than `max_failed`, or a group that does not become healthy in time, halt the rollout. A halt
   holds through every change of the plan, until another release or a raised `retry` lifts it.
 - A rollout is refused while it names devices of another one that has not ended.
+- A rollout of which every device is away is not complete: it waits until the first of them comes back.
 - An ended phase stays until the spec changes; counts and message go on.
 """
 
@@ -250,7 +251,8 @@ def _soaked(rollout: Rollout, index: int, look: Look) -> GroupStatus:
     done, is_last = stands.done or look.wall, index == len(rollout.groups) - 1
     over = _is_over(rollout, index, look)
     if group.tally[Standing.PASSED_OVER] == len(group.members):
-        return _put(stands, GroupPhase.PASSED if over or is_last else GroupPhase.OPEN, done)
+        passes = _was_tried(rollout) if is_last else over
+        return _put(stands, GroupPhase.PASSED if passes else GroupPhase.OPEN, done)
     if over or (is_last and group.spec.soak == ZERO):
         return _put(stands, GroupPhase.PASSED, done, stands.healthy)
     if _ailing(rollout, group, look):
@@ -258,6 +260,11 @@ def _soaked(rollout: Rollout, index: int, look: Look) -> GroupStatus:
     healthy = stands.healthy or look.wall
     phase = GroupPhase.PASSED if look.wall - healthy >= group.spec.soak else GroupPhase.SOAKING
     return _put(stands, phase, done, healthy)
+
+
+def _was_tried(rollout: Rollout) -> bool:
+    """At least one device was upgraded or failed, and is not only away."""
+    return any(group.tally[Standing.UPGRADED] + group.tally[Standing.FAILED] for group in rollout.groups)
 
 
 def _ailing(rollout: Rollout, group: Group, look: Look) -> list[tuple[DeviceId, str]]:
@@ -285,7 +292,8 @@ def _phase(rollout: Rollout, groups: tuple[GroupStatus, ...]) -> RolloutPhase:
     pairs = list(zip(rollout.groups, groups, strict=True))
     if any(group.lost and stands.phase is GroupPhase.OPEN for group, stands in pairs):
         return RolloutPhase.FAILED
-    if not all(group.finished and stands.phase is GroupPhase.PASSED for group, stands in pairs):
+    passed = all(group.finished and stands.phase is GroupPhase.PASSED for group, stands in pairs)
+    if not passed or not _was_tried(rollout):
         return RolloutPhase.PROGRESSING
     failed = any(group.tally[Standing.FAILED] for group in rollout.groups)
     return RolloutPhase.FAILED if failed else RolloutPhase.COMPLETE

@@ -388,6 +388,24 @@ def test_an_offline_device_is_passed_over_and_upgraded_when_it_comes_back() -> N
     assert world.status("r").status.phase is RolloutPhase.COMPLETE
 
 
+def test_a_rollout_of_which_all_devices_are_away_is_not_complete() -> None:
+    world = World(2)
+    world.silent |= dict.fromkeys(world.agents)
+    world.start()
+    world.rollout("r", NEW)
+    world.hurry(40)
+    status = world.status("r").status
+    assert (status.phase, status.upgraded, status.total) == (RolloutPhase.PROGRESSING, 0, 2)
+    assert "2 offline, to be upgraded when back: pi-0, pi-1" in status.message
+    world.start()
+    world.hurry(5)
+    assert world.status("r").status.phase is RolloutPhase.PROGRESSING
+    del world.silent[PI]
+    world.hurry(20)
+    status = world.status("r").status
+    assert (status.phase, status.upgraded, status.total) == (RolloutPhase.COMPLETE, 1, 2)
+
+
 def test_a_device_that_is_newly_stale_takes_up_room() -> None:
     world = started(2)
     world.silent[PI] = None
