@@ -80,14 +80,14 @@ def _counted(fact: RolloutCounts, rollout: AgentRollout | None) -> bool:
 
 
 def workload_ready(device: DeviceView, name: DeploymentName) -> bool:
-    """All its containers run, and the device says so of the newest desired revision."""
+    """All its containers run, made from what is desired, and the device says so of the newest desired revision."""
     desired = device.workloads.get(name)
     report = device.reports.get(name)
     if desired is None or report is None or report.desired != desired[0]:
         return False
-    wanted = sorted(container.name for container in desired[1].score.containers)
-    running = sorted(container for deployment, container in device.containers if deployment == name)
-    return report.healthy and sorted(item.name for item in report.containers) == wanted == running
+    wanted = device.fingerprints[name]
+    running = {item: made_of for (deployment, item), made_of in device.containers.items() if deployment == name}
+    return report.healthy and sorted(item.name for item in report.containers) == sorted(wanted) and running == wanted
 
 
 def workload_absent(device: DeviceView, name: DeploymentName) -> bool:

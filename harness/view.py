@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 from pydantic import ValidationError
 
@@ -17,6 +18,7 @@ from fleet.contracts.ids import DeploymentName, DeviceId, Release, Revision, Sha
 from fleet.contracts.layout import Bucket, Invalid, Valid
 from fleet.contracts.lease import Lease, replica_of
 from fleet.contracts.objects import KINDS, AgentRollout, Deployment, Device, DevicePhase, Object
+from fleet.contracts.podman import Container
 from fleet.contracts.records import (
     DesiredAgent,
     DesiredWorkload,
@@ -77,6 +79,8 @@ class DeviceView:
     reports: dict[DeploymentName, WorkloadState] = field(default_factory=dict)
     containers: dict[tuple[str, str], str] = field(default_factory=dict)
     """The fingerprint of each running container, by deployment and name."""
+    fingerprints: dict[DeploymentName, dict[str, str]] = field(default_factory=dict)
+    """The fingerprints that the containers of the desired workloads have to have, by container."""
 
     @property
     def managing(self) -> Release | None:
@@ -188,6 +192,7 @@ class FleetView:
         match (event.bucket, *event.key.split(".")):
             case (Bucket.DESIRED, _, "workload", name):
                 view.workloads.pop(DeploymentName(name), None)
+                view.fingerprints.pop(DeploymentName(name), None)
             case (Bucket.STATE, _, "workload", name):
                 view.reports.pop(DeploymentName(name), None)
             case (Bucket.DESIRED, _, "agent"):
@@ -296,6 +301,11 @@ def read_object(event: ObjectStored) -> Object | None:
         return None
 
 
+def fingerprint(container: Container) -> str:
+    """What a container made from this says of itself. Said here on its own: a judge shares no errors of the agent."""
+    return sha256(container.model_dump_json(exclude_defaults=True).encode()).hexdigest()
+
+
 def replica_number(holder_identity: str) -> int | None:
     """The replica that holds a lease; None when nobody does. Targets call their replicas `operator-0` and so on."""
     name, _, number = (replica_of(holder_identity) or "").rpartition("-")
@@ -316,6 +326,8 @@ def _fold(view: DeviceView, record: Record, revision: Revision) -> bool:
             view.desired, view.desired_revision = record, revision
         case DesiredWorkload():
             view.workloads[record.deployment] = (revision, record)
+            containers = record.score.containers
+            view.fingerprints[record.deployment] = {item.name: fingerprint(item) for item in containers}
         case UpgradeState():
             view.upgrade = record
             if isinstance(record.status, RolledBack):

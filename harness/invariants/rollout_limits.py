@@ -50,6 +50,8 @@ class RolloutLimits(Invariant):
         self._granted: dict[DeviceId, AttemptId] = {}
         self._succeeded: dict[DeviceId, tuple[AttemptId, Instant]] = {}
         self._noted: dict[str, tuple[tuple[object, ...], Instant]] = {}
+        self._plans: dict[str, tuple[int, Instant]] = {}
+        """The generation that the operator took note of last, and from when on its windows count."""
         self._passed: dict[tuple[str, int, str], None] = {}
 
     def subscribe(self, journal: Journal) -> None:
@@ -104,10 +106,10 @@ class RolloutLimits(Invariant):
         rollout = self.ground.view.rollouts.get(rollout_of(desired.attempt))
         if rollout is None or not _is_of(desired.attempt, rollout) or self._was_taken_before(desired):
             return
+        reason = self._outside_windows(rollout, desired, at)
         known, since = self._noted.get(rollout.name, ((), at))
-        if at - since < ON_ITS_WAY and known:
-            return
-        reason = self._objection(rollout, desired)
+        if reason is None and not (at - since < ON_ITS_WAY and known):
+            reason = self._objection(rollout, desired)
         if reason is not None:
             self.violated(f"{desired.device} was given an upgrade slot for {desired.attempt} {reason}", desired.device)
 
@@ -118,14 +120,18 @@ class RolloutLimits(Invariant):
             return False
         return not isinstance(report.status, InProgress) or report.status.phase is not UpgradePhase.LOCKING
 
+    def _outside_windows(self, rollout: AgentRollout, desired: DesiredAgent, at: Instant) -> str | None:
+        """A grant says itself when it was decided: it may be on its way only where the plan has changed since."""
+        windows = rollout.spec.windows
+        assert desired.granted is not None
+        if windows is None or windows.is_open(desired.granted) or at < self._plans.get(rollout.name, (0, at))[1]:
+            return None
+        return f"at {desired.granted.utc()}, outside the maintenance windows"
+
     def _objection(self, rollout: AgentRollout, desired: DesiredAgent) -> str | None:
         status, group = rollout.status, self._group(rollout, desired.device)
         if status.phase in _STOPPED:
             return f"while its rollout is {status.phase}"
-        windows = rollout.spec.windows
-        assert desired.granted is not None
-        if windows is not None and not windows.is_open(desired.granted):
-            return f"at {desired.granted.utc()}, outside the maintenance windows"
         phases = {stands.name: stands.phase for stands in status.groups}
         if group is None or group.name not in phases:
             return "although it belongs to no group of its rollout"
@@ -147,11 +153,17 @@ class RolloutLimits(Invariant):
         noted = (item.status.observed_generation, item.status.phase)
         if self._noted.get(item.name, ((), event.at))[0] != noted:
             self._noted[item.name] = (noted, event.at)
+        self._note_plan(item, event.at)
         for stands in item.status.groups:
             place = (item.name, item.status.sequence, stands.name)
             if stands.phase is GroupPhase.PASSED and place not in self._passed:
                 self._passed[place] = None
                 self._judge_soak(item, stands.name, event.at)
+
+    def _note_plan(self, item: AgentRollout, at: Instant) -> None:
+        generation, plan = item.status.observed_generation, self._plans.get(item.name)
+        if generation > 0 and (plan is None or plan[0] != generation):
+            self._plans[item.name] = (generation, at if plan is None else at + ON_ITS_WAY)
 
     def _judge_soak(self, rollout: AgentRollout, name: str, at: Instant) -> None:
         group = next((group for group in rollout.spec.groups if group.name == name), None)

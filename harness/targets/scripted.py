@@ -65,6 +65,7 @@ from fleet.contracts.records import (
 from fleet.contracts.time import Duration, Instant
 from harness.faults import Fault, KillOperator, WriteRaw
 from harness.targets.port import FleetPlan, Need, Session
+from harness.view import fingerprint
 from sim.clock import SimClock
 from sim.journal import (
     AgentEnded,
@@ -189,10 +190,21 @@ class Story:
         )
         self.write(beat, writer)
 
-    def desire(self, device: DeviceId, attempt: str, version: str, confirmed: InstanceId | None = None) -> Revision:
-        """The operator asks for a release, or confirms it."""
+    def desire(
+        self,
+        device: DeviceId,
+        attempt: str,
+        version: str,
+        confirmed: InstanceId | None = None,
+        granted: Instant | None = None,
+    ) -> Revision:
+        """The operator asks for a release, gives the slot for it, or confirms it."""
         record = DesiredAgent(
-            device=device, attempt=AttemptId(attempt), artefact=artefact_of(version), confirmed=confirmed
+            device=device,
+            attempt=AttemptId(attempt),
+            artefact=artefact_of(version),
+            granted=granted,
+            confirmed=confirmed,
         )
         return self.write(record)
 
@@ -219,7 +231,7 @@ class Story:
         deployment = DeploymentName(name)
         desired = self.write(DesiredWorkload(device=device, deployment=deployment, score=score))
         for container in score.containers:
-            self.journal.record(ContainerStarted(self.now(), device, name, container.name, container.image))
+            self.journal.record(ContainerStarted(self.now(), device, name, container.name, fingerprint(container)))
         reports = tuple(
             ContainerReport(name=item.name, image=item.image, condition=ContainerCondition.RUNNING)
             for item in score.containers
@@ -238,7 +250,11 @@ class Story:
         old_slot = self.slots[device]
         old, new_slot, release = self.instances[device, old_slot][0], old_slot.other, release_of(version)
         self.desire(device, attempt, version)
-        for phase in (UpgradePhase.LOCKING, UpgradePhase.DRAINING, UpgradePhase.STAGING):
+        self.report(device, attempt, version, InProgress(phase=UpgradePhase.LOCKING))
+        granted = self.now()
+        self.desire(device, attempt, version, granted=granted)
+        await sleep(Duration.seconds(1))
+        for phase in (UpgradePhase.DRAINING, UpgradePhase.STAGING):
             self.report(device, attempt, version, InProgress(phase=phase))
             await sleep(Duration.seconds(1))
         self.disk_gets(device, release)
@@ -249,7 +265,7 @@ class Story:
         for _ in range(beats):
             self.beat(device, new_slot)
             await sleep(BEAT)
-        self.desire(device, attempt, version, confirmed=new)
+        self.desire(device, attempt, version, new, granted)
         self.stop(device, attempt, old, new)
         self.leave(device, old_slot)
         self.lock(device, new_slot)

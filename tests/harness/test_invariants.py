@@ -568,6 +568,26 @@ def too_many_at_once(bench: Bench) -> None:
     bench.begin(TWO)
 
 
+def begun_without_a_slot(bench: Bench) -> None:
+    bench.story.desire(ONE, ATTEMPT, "1.1.0")
+    bench.begin(ONE, UpgradePhase.LOCKING)
+    bench.begin(ONE)
+
+
+def slot_of_another_attempt(bench: Bench) -> None:
+    bench.story.desire(ONE, ATTEMPT, "1.1.0", granted=bench.now)
+    bench.story.desire(ONE, f"{ATTEMPT}-r1", "1.1.0")
+    bench.story.report(ONE, f"{ATTEMPT}-r1", "1.1.0", InProgress(phase=UpgradePhase.STAGING))
+
+
+def begun_with_a_slot(bench: Bench) -> None:
+    bench.upgrade(ONE)
+    bench.begin(TWO, UpgradePhase.OVERLAPPING)  # after a reboot, or in place of another attempt
+    bench.story.desire(THREE, ATTEMPT, "1.1.0", granted=bench.now)
+    bench.story.desire(THREE, ATTEMPT, "1.1.0")  # the bus forgot the grant, and the operator may not know it yet
+    bench.begin(THREE)
+
+
 def within_limits(bench: Bench) -> None:
     bench.rollout(RolloutPhase.PROGRESSING)
     bench.begin(TWO, UpgradePhase.LOCKING)
@@ -645,6 +665,8 @@ PLANTS: Final = (
     Plant(
         "unaffected-containers-not-restarted", restarted_by_upgrade, "web/front on device-001", restarted_with_reason
     ),
+    Plant("slot-stored-first", begun_without_a_slot, "and no slot for it is stored", begun_with_a_slot),
+    Plant("slot-stored-first", slot_of_another_attempt, "is staging in attempt", begun_with_a_slot),
     Plant("unaffected-containers-not-restarted", restarted_twice_after_one_crash, "web/front", crashed_once),
     Plant("unaffected-containers-not-restarted", restarted_with_its_neighbour, "web/front", restarted_with_reason),
     Plant(

@@ -32,7 +32,12 @@ BACK = RollBackGroup(artefacts=(artefact_of("1.0.0"),))
 
 
 def rollout(
-    bench: Bench, phase: RolloutPhase, first: GroupPhase, second: GroupPhase, windows: MaintenanceWindows | None = None
+    bench: Bench,
+    phase: RolloutPhase,
+    first: GroupPhase,
+    second: GroupPhase,
+    windows: MaintenanceWindows | None = None,
+    generation: int = 1,
 ) -> None:
     pair = RolloutGroup(
         name=ObjectName("pair"), selector=Selector(match_labels={"group": "pair"}), soak=Duration.minutes(10)
@@ -44,8 +49,9 @@ def rollout(
         on_halt=BACK,
     )
     groups = (GroupStatus(name=ObjectName("pair"), phase=first), GroupStatus(name=ObjectName("all"), phase=second))
-    status = RolloutStatus(observed_generation=1, sequence=1, phase=phase, groups=groups)
-    bench.story.store(AgentRollout(metadata=Metadata(name=ObjectName("move"), generation=1), spec=spec, status=status))
+    status = RolloutStatus(observed_generation=generation, sequence=1, phase=phase, groups=groups)
+    metadata = Metadata(name=ObjectName("move"), generation=generation)
+    bench.story.store(AgentRollout(metadata=metadata, spec=spec, status=status))
 
 
 def grant(bench: Bench, device: DeviceId, version: str = "1.1.0") -> None:
@@ -111,6 +117,22 @@ def test_a_slot_outside_the_windows() -> None:
     bench.wait(HOUR)
     grant(bench, PAIR)
     assert "outside the maintenance windows" in bench.found[0]
+
+
+def test_windows_count_from_the_first_moment_and_new_ones_after_what_was_on_its_way() -> None:
+    bench = make(RolloutLimits)
+    rollout(bench, RolloutPhase.PROGRESSING, GroupPhase.OPEN, GroupPhase.WAITING, MORNINGS)
+    grant(bench, PAIR)
+    assert "outside the maintenance windows" in bench.found[0]
+    changed = make(RolloutLimits)
+    rollout(changed, RolloutPhase.PROGRESSING, GroupPhase.OPEN, GroupPhase.WAITING)
+    changed.wait(HOUR)
+    rollout(changed, RolloutPhase.PROGRESSING, GroupPhase.OPEN, GroupPhase.WAITING, MORNINGS, generation=2)
+    grant(changed, PAIR)
+    assert changed.found == []
+    changed.wait(HOUR)
+    grant(changed, DeviceId("device-002"))
+    assert "outside the maintenance windows" in changed.found[0]
 
 
 @pytest.mark.parametrize(("minutes", "found"), [(3, 1), (10, 0)])

@@ -8,26 +8,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, assert_never
 
 import pytest
 
-from harness.crash_sweep import PART
-from harness.crashpoints import Aim, Point, aims_of, prepared, run_with
+from fleet.contracts.time import Duration
+from harness.crashpoints import OPERATOR, Aim, Point, prepared, run_with
 from harness.progress import Silent
 from harness.runner import Result, run_scenario
 from harness.scenario import Cast, load, parse
+from harness.schema_steps import Wait
 from harness.targets.sim import SimTarget
 from harness.verdict import Crashed, HarnessBroken, Held, NotApplicable, Stuck, Verdict, Violated
 from sim.loop import quiet_collector
 
 SCENARIOS: Final = Path(__file__).parents[2] / "scenarios"
 SEED: Final = 1
-DRAWS: Final = PART
+DRAWS: Final = 2
 """Draws of what the disk keeps that are tried where a bug shows only after a crash."""
+ENOUGH: Final = Duration.minutes(40)
+"""Nothing that is waited for in a run without a bug takes longer: a run that will never get there is ended early."""
 
 Patch = pytest.MonkeyPatch
 STUCK: Final = "stuck"
@@ -41,8 +44,8 @@ class Bug:
     """A bug as data.
 
     `scenario`: a file below `scenarios/`, or the text of one. `caught_by`: rules that may catch it: invariants,
-    `CHECK`, `STUCK`, `CRASHED`. `cut`: crash at the operation of this name (`power …`, `kill …`), because without a
-    crash the bug does not show.
+    `CHECK`, `STUCK`, `CRASHED`. `cut`: crash at the first operation of this name (`power …`, `kill …`; `kill! …` for
+    the operator), or with `#2` behind it at the second one, because without a crash the bug does not show.
     """
 
     name: str
@@ -91,10 +94,22 @@ class Outcome:
 
 @lru_cache
 def cast_of(scenario: str, devices: int) -> Cast:
-    """The scenario with its devices."""
+    """The scenario with its devices, and with the patience of somebody who knows how long it takes."""
     if scenario.endswith(".toml"):
-        return load(SCENARIOS / scenario).cast(devices)
-    return parse(scenario, Path("planted.toml")).cast(devices)
+        return _hurried(load(SCENARIOS / scenario).cast(devices))
+    return _hurried(parse(scenario, Path("planted.toml")).cast(devices))
+
+
+def _hurried(cast: Cast) -> Cast:
+    scenario, about = cast.scenario, cast.scenario.scenario
+    waits = tuple(
+        step.model_copy(update={"within": min(step.within, ENOUGH)})
+        if isinstance(step, Wait) and step.within is not None
+        else step
+        for step in scenario.steps
+    )
+    hurried = about.model_copy(update={"converge_within": min(about.converge_within, ENOUGH // 2)})
+    return replace(cast, scenario=scenario.model_copy(update={"scenario": hurried, "steps": waits}))
 
 
 def run_stage(stage: tuple[str, int, str]) -> Result:
@@ -108,15 +123,17 @@ def run_stage(stage: tuple[str, int, str]) -> Result:
 
 
 def _cut_off(cast: Cast, cut: str) -> Result:
-    who = cast.devices[0]
-    kind, _, name = cut.partition(" ")
+    kind, _, what = cut.partition(" ")
+    name, _, number = what.partition("#")
+    who = OPERATOR if kind.endswith("!") else cast.devices[0]
     undisturbed, operations = run_with(cast, who, SEED, ())
-    aims = [aim for aim in aims_of(operations) if (aim.point.kind, aim.name) == (kind, name) and not aim.after]
-    if not aims:
-        return undisturbed.result
+    found = [item for item in operations if (item.kind, item.name) == (kind.rstrip("!"), name)]
+    place = int(number or 1) - 1
     result = undisturbed.result
-    for draw in range(DRAWS):
-        aim = Aim(Point(aims[0].point.kind, aims[0].point.ordinal, draw), name)
+    if place >= len(found) or not isinstance(result.verdict, Held):
+        return result
+    for draw in range(DRAWS if found[place].kind == "power" else 1):
+        aim = Aim(Point(found[place].kind, found[place].ordinal, draw), name)
         result = run_with(cast, who, SEED, (aim,))[0].result
         if not isinstance(result.verdict, Held):
             break

@@ -74,6 +74,12 @@ def at_step(number: int, after: str = "0s") -> str:
     return f'when = {{ event = "step-done", step = {number}, after = "{after}" }}'
 
 
+def when_canary(phase: str, after: str) -> str:
+    """When the first group of a rollout stands so."""
+    fact = f'{{ fact = "rollout-group", rollout = "move", group = "canary", phase = "{phase}" }}'
+    return f'when = {{ event = "holds", that = {fact}, after = "{after}" }}'
+
+
 STRAIGHT: Final = "upgrade/straight.toml"
 RETURN: Final = "rollback/automatic-return.toml"
 EXPLICIT: Final = "rollback/explicit.toml"
@@ -157,9 +163,94 @@ PAUSED: Final = story(
     until_rollout("Complete"),
     runs("1.1.0"),
 )
+ABORTED: Final = story(
+    upgrade(more="max_unavailable = { count = 1 }"),
+    '[[steps]]\ndo = "wait"\nuntil = { fact = "release", release = "1.1.0", over = "any" }\nwithin = "2h"\n',
+    '[[steps]]\ndo = "abort"\nrollout = "move"\n',
+    wait("8m"),
+    finally_('fact = "rollout", rollout = "move", phase = "Aborted"'),
+)
+HALTS: Final = story(
+    upgrade(more="max_unavailable = { count = 1 }\nmax_failed = { count = 0 }"),
+    until_rollout("Halted"),
+    wait("5m"),
+    finally_('fact = "upgrade", status = "rolled-back", over = { count = 1 }'),
+    defect="self-test-fails",
+)
+"""One failure is one too many."""
+SOAK_AND_RESTARTS: Final = story(
+    upgrade(more=f'{IN_GROUPS}\nsoak = "6m"'),
+    until_rollout("Complete"),
+    fault("kill-operator", 'down = "5s"', when_canary("Soaking", "3m")),
+    fault("kill-operator", 'down = "5s"', when_canary("Soaking", "5m")),
+    '[[checks]]\ncheck = "leads_to"\nwithin = "7m"\n'
+    'when = { fact = "rollout-group", rollout = "move", group = "canary", phase = "Soaking" }\n'
+    'then = { fact = "rollout-group", rollout = "move", group = "canary", phase = "Passed" }\n',
+    runs("1.1.0"),
+    groups=TWO_GROUPS,
+)
+BAD_IN_THE_REST: Final = story(
+    '[[steps]]\ndo = "deploy"\nname = "oven"\ngroup = "rest"\n'
+    'containers = [{ name = "fan", image = "registry.example/fan:1" }]\n',
+    '[[steps]]\ndo = "wait"\nwithin = "5m"\n'
+    'until = { fact = "workload", deployment = "oven", condition = "ready", over = "all", group = "rest" }\n',
+    upgrade(
+        more='groups = ["canary", "rest"]\nmax_unavailable = { count = 1 }\n'
+        'max_failed = { count = 0 }\nrollback_to = "1.0.0"\nsoak = "4m"'
+    ),
+    until_rollout("RolledBack"),
+    wait("5m"),
+    finally_('fact = "release", release = "1.1.0", over = "all", group = "canary"'),
+    finally_('fact = "release", release = "1.0.0", over = "all", group = "rest"'),
+    groups=TWO_GROUPS,
+    defect="fails-under-load",
+)
+"""The release fails on the devices that manage two containers. The canary does not."""
+ANOTHER_ZONE: Final = story(
+    upgrade(
+        more='max_unavailable = { percent = 100 }\ntime_zone = "Asia/Kolkata"\n'
+        'windows = [{ start = "00:00", length = "10m" }, { start = "05:45", length = "1h" }]'
+    ),
+    until_rollout("Complete"),
+    runs("1.1.0"),
+)
+"""The run begins at midnight, as UTC has it. The second window opens a quarter of an hour later."""
+CHANGED: Final = story(
+    '[[steps]]\ndo = "deploy"\nname = "web"\ncontainers = [{ name = "front", image = "registry.example/front:2" }]\n',
+    wait("1m"),
+    finally_('fact = "workload", deployment = "web", condition = "ready", over = "all"'),
+)
+"""A workload gets another image."""
+AWAY: Final = story(
+    upgrade(more="max_unavailable = { count = 1 }"),
+    until_rollout("Complete"),
+    wait("10m"),
+    fault("partition", 'devices = ["device-002"]\nlength = "30m"', at_step(2)),
+    '[[checks]]\ncheck = "eventually"\nwithin = "20m"\n'
+    'that = { fact = "rollout", rollout = "move", phase = "Complete" }\n',
+    runs("1.1.0"),
+)
+"""A device is away for so long that its rollout is over before it is back."""
+SILENT_ENGINE: Final = story(
+    upgrade(),
+    until_rollout("Complete"),
+    fault("silence-engine", 'device = "device-001"\nlength = "4m"', at_phase("locking")),
+    '[[checks]]\ncheck = "eventually"\nwithin = "10m"\n'
+    'that = { fact = "upgrade", status = "deferred", over = "all", devices = ["device-001"] }\n',
+    runs("1.1.0"),
+)
+"""The container engine answers nobody while a device is to come to rest."""
+LOST_TAIL: Final = story(
+    upgrade(),
+    until_rollout("Complete"),
+    fault("lose-bus-tail", 'down = "2s"\nwrites = 6\nbuckets = ["desired"]', at_phase("overlapping", "20s")),
+    fault("lose-bus-tail", 'down = "2s"\nwrites = 4\nbuckets = ["state"]', at_step(4, "30s")),
+    runs("1.1.0"),
+)
+"""The bus forgets what was desired in the middle of an upgrade, and what was reported after it."""
 WINDOWS: Final = story(
-    upgrade(more='max_unavailable = { count = 1 }\nwindows = [{ start = "00:30", length = "1h" }]'),
-    until_rollout("Complete", within="30h"),
+    upgrade(more='max_unavailable = { count = 1 }\nwindows = [{ start = "00:15", length = "1h" }]'),
+    until_rollout("Complete"),
     runs("1.1.0"),
 )
 TWO_AT_ONCE: Final = story(
