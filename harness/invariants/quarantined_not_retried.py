@@ -1,8 +1,8 @@
 """A release that a device has condemned is not started there again unless a new attempt asks for it.
 
 Judged twice: by what the device has reported as rolled back, and by the quarantine marks on its disk, which also know
-of what was condemned without a word. A mark that disappears was lifted by an attempt that a person asked for, lost to
-a power cut before it was durable, or taken by a declared fault.
+of what was condemned without a word. A mark that disappears was lifted by an attempt that a person asked for, which
+does so once, lost to a power cut before it was durable, or taken by a declared fault.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ class QuarantinedNotRetried(Invariant):
         self._condemned: dict[tuple[DeviceId, Sha256], AttemptId] = {}
         self._marks: dict[DeviceId, tuple[str, ...]] = {}
         self._whole: dict[DeviceId, tuple[Release, ...]] = {}
-        self._lifted: dict[tuple[DeviceId, str], None] = {}
+        self._lifts: dict[tuple[DeviceId, str], AttemptId] = {}
+        """The newest attempt that may take a mark off …"""
+        self._lifted: dict[tuple[DeviceId, str], AttemptId] = {}
+        """… and the one that did: none does so twice."""
         self._excused: dict[DeviceId, None] = {}
         """Devices whose marks may be fewer at the next look."""
 
@@ -58,7 +61,7 @@ class QuarantinedNotRetried(Invariant):
                 self._condemned[report.device, report.release.sha256] = report.attempt
             case DesiredAgent(device=device, attempt=attempt, artefact=artefact, lift_quarantine=lift):
                 if lift:
-                    self._lifted[device, artefact.release.sha256] = None
+                    self._lifts[device, artefact.release.sha256] = attempt
                 key = (device, artefact.release.sha256)
                 if self._condemned.get(key, attempt) != attempt:
                     del self._condemned[key]
@@ -83,14 +86,23 @@ class QuarantinedNotRetried(Invariant):
 
     def _marked(self, event: QuarantineMarks) -> None:
         before, self._marks[event.device] = self._marks.get(event.device, ()), event.marks
-        gone = [mark for mark in before if mark not in event.marks and (event.device, mark) not in self._lifted]
+        gone = [mark for mark in before if mark not in event.marks and not self._is_lifted(event.device, mark)]
         excused = event.device in self._excused
         self._excused.pop(event.device, None)
         if gone and not excused:
             self.violated(f"{event.device} no longer condemns {gone[0]}, and nobody asked for that", event.device)
 
+    def _is_lifted(self, device: DeviceId, mark: str) -> bool:
+        asked, done = self._lifts.get((device, mark)), self._lifted.get((device, mark))
+        if asked is None or asked == done:
+            return False
+        self._lifted[device, mark] = asked
+        return True
+
     def _cut(self, event: PowerCut) -> None:
         self._excused[event.device] = None
+        for place in [place for place in self._lifted if place[0] == event.device]:
+            del self._lifted[place]  # It may not have been durable, and then it is taken off again.
 
     def _restored(self, event: PowerRestored) -> None:
         self._excused.pop(event.device, None)

@@ -533,6 +533,12 @@ def marks_with_reason(bench: Bench) -> None:
     journal.record(QuarantineMarks(bench.now, ONE, ()))
 
 
+def lifted_twice(bench: Bench) -> None:
+    marks_with_reason(bench)
+    bench.journal.record(QuarantineMarks(bench.now, ONE, (NEW.sha256,)))
+    bench.journal.record(QuarantineMarks(bench.now, ONE, ()))
+
+
 def erased_twice(bench: Bench) -> None:
     damaged_once(bench)
     bench.journal.record(ReleasesOnDisk(bench.now, ONE, (OLD,)))
@@ -665,6 +671,7 @@ PLANTS: Final = (
     Plant(
         "unaffected-containers-not-restarted", restarted_by_upgrade, "web/front on device-001", restarted_with_reason
     ),
+    Plant("quarantined-not-retried", lifted_twice, "no longer condemns", marks_with_reason),
     Plant("slot-stored-first", begun_without_a_slot, "and no slot for it is stored", begun_with_a_slot),
     Plant("slot-stored-first", slot_of_another_attempt, "is staging in attempt", begun_with_a_slot),
     Plant("unaffected-containers-not-restarted", restarted_twice_after_one_crash, "web/front", crashed_once),

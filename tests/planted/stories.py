@@ -240,6 +240,64 @@ SILENT_ENGINE: Final = story(
     runs("1.1.0"),
 )
 """The container engine answers nobody while a device is to come to rest."""
+FULL: Final = story(
+    upgrade(),
+    until_rollout("Failed"),
+    wait("11m"),
+    upgrade(name="again"),
+    until_rollout("Complete", name="again"),
+    fault("fill-disk", 'device = "device-001"\nleave = 2000\nlength = "10m"', at_step(2)),
+    runs("1.1.0"),
+)
+"""A device has no room for the release, and later it has."""
+LIFTED: Final = story(
+    upgrade(),
+    until_rollout("Failed"),
+    '[[steps]]\ndo = "retry"\nrollout = "move"\n',
+    wait("1m"),
+    until_rollout("Failed"),
+    wait("2m"),
+    fault("damage-file", 'device = "device-001"\nfile = "attempt"\nhow = "missing"', at_step(7)),
+    fault("kill-agent", 'device = "device-001"\nslot = "managing"', at_step(7, "1s")),
+    '[[checks]]\ncheck = "final"\n'
+    'that = { fact = "upgrade", status = "refused", over = "all", devices = ["device-001"] }\n',
+    runs("1.0.0"),
+    defect="crashes-at-start",
+)
+"""A bad release is tried once more, and then the device forgets the attempt, and not what it condemned in it."""
+UNREADABLE_MARK: Final = story(
+    upgrade(),
+    until_rollout("Failed"),
+    wait("1m"),
+    upgrade(name="again"),
+    until_rollout("Failed", name="again"),
+    fault(
+        "damage-file",
+        'device = "device-001"\nfile = "quarantine-mark"\nhow = "garbage"\nrelease = "1.1.0"',
+        at_step(4),
+    ),
+    fault("kill-agent", 'device = "device-001"\nslot = "managing"', at_step(4, "1s")),
+    status("refused"),
+    runs("1.0.0"),
+    defect="crashes-at-start",
+)
+"""The mark of a condemned release is there, and cannot be read."""
+BROKEN_TRIAL: Final = story(
+    upgrade(),
+    until_rollout("Complete"),
+    fault("kill-agent", 'device = "device-001"\nslot = "standby"', at_phase("overlapping", "50s")),
+    runs("1.1.0"),
+)
+"""The new instance is killed before it is confirmed, and started again at once."""
+WRONG_CLOCKS: Final = story(
+    upgrade(),
+    until_rollout("Complete"),
+    fault("set-clock", 'device = "device-001"\nby = "-30d"\nlength = "8m"', at_phase("overlapping", "40s")),
+    '[[checks]]\ncheck = "never"\nthat = { fact = "upgrade", status = "rolled-back", over = "any" }\n',
+    status("succeeded"),
+    runs("1.1.0"),
+)
+"""A clock jumps back in the middle of the heartbeats that a confirmation takes."""
 LOST_TAIL: Final = story(
     upgrade(),
     until_rollout("Complete"),
