@@ -590,14 +590,13 @@ class Upgrade:
         """Success: the operator confirmed this instance, and the host lock proves that no other manages.
 
         The predecessor was stopped by the operator. One that had crashed just then would be started once more by its
-        service manager, and nobody would stop it again: hence the unit is stopped, too.
+        service manager, as what its boot guard makes of the disk, and nobody would stop it again: hence the unit is
+        stopped, too.
         """
         ended = record if record.ended is not None else self._ended(record, Succeeded())
         self.state = Closing(ended)
-        steps: list[Step] = [RecordAttempt(ended)]
-        if record.boot == self._me.instance.boot and record.origin is not self._me.slot:
-            steps.append(StopUnit(record.origin))
-        return (Insist((*steps, MarkVerified(self._me.release)), Closed(ended.attempt)),)
+        steps = (RecordAttempt(ended), StopUnit(self._me.slot.other), MarkVerified(self._me.release))
+        return (Insist(steps, Closed(ended.attempt)),)
 
     def _closed(self, record: AttemptRecord) -> Instructions:
         self._settled = record

@@ -31,6 +31,7 @@ from fleet.contracts.records import (
     LockGranted,
     LockReply,
     LockRequest,
+    Succeeded,
 )
 from fleet.contracts.time import Duration, Instant
 from fleet.operator import handover
@@ -361,7 +362,7 @@ class Brain:
         if view.object is None:
             return
         wall = Instant(at + self._wall_offset)
-        handover.track(view)
+        handover.track(view, at)
         handover.note_grant(view, wall)
         progress = handover.progress(view, wall, self._timings.lease)
         deferred = isinstance(progress, Ended) and isinstance(progress.status, DeferredUpgrade)
@@ -403,6 +404,8 @@ class Brain:
         confirmed = record.confirmed
         if not isinstance(progress, Ended):
             confirmed = handover.confirmation(view, self._timings)
+        elif not isinstance(progress.status, Succeeded):
+            granted = None  # The slot is another's now. A device that forgets how it ended has to ask for one again.
         if (granted, confirmed) == (record.granted, record.confirmed):
             return record
         return record.model_copy(update={"granted": granted, "confirmed": confirmed})

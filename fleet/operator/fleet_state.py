@@ -116,6 +116,8 @@ class DeviceView:
     """Each heartbeat matters (an attempt is under way), not only those that say something new."""
     tracked: AttemptId | None = None
     """The attempt that the following is about."""
+    tracked_since: Instant = _BEGINNING
+    """When it took the place of another one."""
     trial: Trial | None = None
     granting: Instant | None = None
     """Time of day of a grant that is not stored yet."""

@@ -92,10 +92,12 @@ def progress(view: DeviceView, wall: Instant, lease: Duration) -> Progress:
     return Overdue() if wall - since >= lease else Holding(since)
 
 
-def track(view: DeviceView) -> None:
+def track(view: DeviceView, at: Instant) -> None:
     """Forget what was remembered of an earlier attempt once another one stands."""
     attempt = attempt_of(view)
     if view.tracked != attempt:
+        if view.tracked is not None:
+            view.tracked_since = at
         view.tracked = attempt
         view.trial = view.granting = view.deferred_at = view.stop_sent = None
 
@@ -103,7 +105,8 @@ def track(view: DeviceView) -> None:
 def note_grant(view: DeviceView, wall: Instant) -> None:
     """Remember a slot that is taken although no grant is stored: the record that said so was lost.
 
-    The evidence is a phase past `locking`, or an instance of the desired release on standby.
+    The evidence is a phase past `locking`, or an instance of the desired release that stands by since this attempt is
+    desired: one that was heard before stood by for an attempt that is over.
     """
     stored = view.desired is not None and view.desired.granted is not None
     report = report_of(view)
@@ -121,7 +124,10 @@ def _works(report: UpgradeState | None) -> bool:
 
 def _stands_by(view: DeviceView) -> bool:
     return view.desired is not None and any(
-        seen.role is Role.STANDBY and seen.heard is not None and seen.release == view.desired.artefact.release
+        seen.role is Role.STANDBY
+        and seen.heard is not None
+        and seen.heard >= view.tracked_since
+        and seen.release == view.desired.artefact.release
         for seen in view.slots.values()
     )
 
@@ -139,11 +145,23 @@ def count(view: DeviceView, seen: Seen, at: Instant, longest_gap: Duration) -> N
         return
     trial = view.trial
     if trial is None or trial.instance != seen.instance or at - trial.latest > longest_gap:
-        if not _may_be_counted(seen, report):
+        if _stands_beside(view, seen, at, longest_gap) or not _may_be_counted(seen, report):
             return
         trial = view.trial = Trial(seen.instance, seen.release, at, at, 0)
     trial.count += 1
     trial.latest = at
+
+
+def _stands_beside(view: DeviceView, seen: Seen, at: Instant, longest_gap: Duration) -> bool:
+    """On standby beside another instance of the same release, which is being counted and alive.
+
+    A boot guard that could not read its attempt starts the new release in the old one's slot as well. Were the count
+    begun anew at each beat of the other one, neither would ever be verified.
+    """
+    trial = view.trial
+    if trial is None or seen.role is not Role.STANDBY or at - trial.latest > longest_gap:
+        return False
+    return any(other.instance == trial.instance for other in view.slots.values() if other is not seen)
 
 
 def _may_be_counted(seen: Seen, report: UpgradeState | None) -> bool:

@@ -19,9 +19,11 @@ from fleet.contracts.objects import (
     RolloutSpec,
 )
 from fleet.contracts.records import (
+    DeferredUpgrade,
     LockDenied,
     LockGranted,
     LockRequest,
+    RefusedUpgrade,
     Role,
     UpgradePhase,
 )
@@ -178,6 +180,19 @@ def test_an_instance_that_replaces_the_confirmed_one_is_verified_and_confirmed_i
     assert world.desired(PI).confirmed == agent.new  # type: ignore[union-attr]  # the attempt is under way
 
 
+def test_a_twin_on_standby_keeps_nobody_from_being_verified() -> None:
+    world = overlapping()
+    new = world.agents[PI].new
+    assert new is not None
+    twin = world.agents[PI].make(NEW)
+    world.silent[PI] = None
+    for _ in range(4):
+        world.pass_time(BEAT)
+        world.write(heartbeat(new, Slot.B, NEW, Role.MANAGING))
+        world.write(heartbeat(twin, Slot.A, NEW, Role.STANDBY))
+    assert world.desired(PI).confirmed == new  # type: ignore[union-attr]  # the attempt is under way
+
+
 def test_after_a_power_cut_in_the_overlap_the_new_release_is_confirmed_and_nothing_stopped() -> None:
     world = overlapping()
     world.reboot(PI)
@@ -265,10 +280,43 @@ def test_a_failed_attempt_is_not_repeated() -> None:
     world = overlapping()
     world.fail(PI)
     before = world.desired(PI)
+    assert before is not None
     world.hurry(60)
     world.start()
     world.hurry(60)
-    assert world.desired(PI) == before
+    assert world.desired(PI) == before.model_copy(update={"granted": None})
+
+
+def test_whoever_stood_by_for_an_earlier_attempt_is_no_sign_of_a_slot() -> None:
+    world = started(2, MaxUnavailable(count=1))
+    world.rollout("r", NEW)
+    world.hurry(5)
+    first = next(agent for agent in world.agents.values() if agent.new is not None)
+    second = next(agent for agent in world.agents.values() if agent is not first)
+    world.end(first, DeferredUpgrade(phase=UpgradePhase.OVERLAPPING, reason="damaged"))
+    while not second.held:
+        world.hurry(1)
+    world.silent[second.device] = None
+    world.hurry(20)
+    assert (first.phase, first.held) == (UpgradePhase.LOCKING, False)
+
+
+def test_a_device_that_forgot_how_its_attempt_ended_has_to_ask_for_a_slot_again() -> None:
+    world = started(2, MaxUnavailable(count=1))
+    world.rollout("r", NEW)
+    world.hurry(2)
+    first = next(agent for agent in world.agents.values() if agent.held)
+    world.end(first, RefusedUpgrade(phase=UpgradePhase.STAGING, reason="disk full"))
+    world.silent[first.device] = None
+    world.hurry(2)
+    assert world.holding == 1
+    world.silent.clear()
+    first.attempt = None  # its disk was full: after a power cut nothing is left of the attempt
+    world.act(first.device)
+    world.act(first.device)
+    world.carry_out()
+    world.act(first.device)
+    assert world.holding == 1
 
 
 def test_a_deferred_attempt_is_made_again_three_times() -> None:
