@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import sys
 from collections.abc import Generator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from harness.schema_errors import ScenarioError
 from harness.seeds import Tally, tallies
 from harness.targets import registry
 from harness.verdict import BAD_INPUT, HarnessBroken, exit_code
-from harness.workers import end_with_parent
+from harness.workers import worker_pool
 from sim.loop import quiet_collector
 
 app = typer.Typer(
@@ -232,8 +231,7 @@ def _perform_quietly(job: Job) -> Result:
 
 def _parallel(work: list[Job], jobs: int, out: Console, as_json: bool) -> Generator[Result, None, None]:
     """Each run in a fresh process; results come in the order of the files."""
-    spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, spawn, end_with_parent, max_tasks_per_child=1)
+    pool = worker_pool(jobs, tasks_each=1)
     try:
         futures = [pool.submit(_perform_quietly, job) for job in work]
         for job, future in zip(work, futures, strict=True):

@@ -8,9 +8,8 @@ point, so that early and late ones meet early and late ones.
 
 from __future__ import annotations
 
-import multiprocessing
+import gc
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +19,7 @@ from fleet.contracts.errors import InvalidValue
 from harness.crashpoints import OPERATOR, Aim, Crashed, Operation, Point, aims_of, prepared, run_with
 from harness.scenario import Cast, load
 from harness.targets.sim_taps import Kind
+from harness.workers import worker_pool
 from sim.loop import quiet_collector
 
 Recovery = Literal["all", "each", "none"]
@@ -73,8 +73,7 @@ def record(sweep: Sweep) -> Recorded:
 
 
 def _run(sweep: Sweep, aims: tuple[Aim, ...]) -> tuple[Crashed, list[Operation]]:
-    with quiet_collector():
-        return run_with(_cast(sweep.path, sweep.devices), sweep.who, sweep.seed, aims)
+    return run_with(_cast(sweep.path, sweep.devices), sweep.who, sweep.seed, aims)
 
 
 def _drawn(aims: list[Aim], draws: int) -> Iterator[Aim]:
@@ -134,7 +133,13 @@ def _of(operations: list[Operation], kind: Kind) -> list[Operation]:
 
 
 def _crash_part(sweep: Sweep, part: list[tuple[int, Aim]]) -> list[Crashed]:
-    return [run for index, aim in part for run in crash(sweep, index, aim)]
+    """The runs of some points. What worlds leave behind is swept up once per point, what was there before never."""
+    runs: list[Crashed] = []
+    with quiet_collector():
+        for index, aim in part:
+            runs += crash(sweep, index, aim)
+            gc.collect()
+    return runs
 
 
 def crashes(sweep: Sweep, aims: tuple[Aim, ...], jobs: int) -> Iterator[list[Crashed]]:
@@ -145,7 +150,7 @@ def crashes(sweep: Sweep, aims: tuple[Aim, ...], jobs: int) -> Iterator[list[Cra
         for part in parts:
             yield _crash_part(sweep, part)
         return
-    pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
+    pool = worker_pool(jobs)
     try:
         for future in [pool.submit(_crash_part, sweep, part) for part in parts]:
             yield future.result()

@@ -7,11 +7,10 @@ parts, in order, and results are folded as they come, so that forty thousand run
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import statistics
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -23,6 +22,7 @@ from harness.runner import Result, run_scenario
 from harness.scenario import Loaded, load
 from harness.targets import registry
 from harness.verdict import HarnessBroken, exit_code
+from harness.workers import worker_pool
 from sim.loop import quiet_collector
 
 PART = 20
@@ -122,7 +122,7 @@ def performed(parts: list[Part], jobs: int) -> Iterator[list[Result]]:
     if jobs == 1:
         yield from map(perform, parts)
         return
-    pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
+    pool = worker_pool(jobs)
     try:
         futures = [pool.submit(perform, part) for part in parts]
         for part, future in zip(parts, futures, strict=True):

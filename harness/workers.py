@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
+from concurrent.futures import ProcessPoolExecutor
 
 _PR_SET_PDEATHSIG = 1
 
@@ -18,3 +20,9 @@ def end_with_parent() -> None:
             raise OSError(ctypes.get_errno(), "prctl")
         if os.getppid() == 1:
             sys.exit("the process that started this one is gone")
+
+
+def worker_pool(jobs: int, *, tasks_each: int | None = None) -> ProcessPoolExecutor:
+    """Fresh interpreters for `jobs` tasks at a time, replaced after `tasks_each` tasks; none outlives this process."""
+    spawn = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(jobs, spawn, end_with_parent, max_tasks_per_child=tasks_each)

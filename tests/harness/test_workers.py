@@ -11,11 +11,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 COMMAND = """
-import multiprocessing, os, time
-from concurrent.futures import ProcessPoolExecutor
-from harness.workers import end_with_parent
+import os, time
+from harness.workers import worker_pool
 
-pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=end_with_parent)
+pool = worker_pool(1)
 print(pool.submit(os.getpid).result(), flush=True)
 pool.submit(time.sleep, 60)
 time.sleep(60)
