@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from fleet.capabilities.bus import Deleted, Entry
 from fleet.contracts import layout
 from fleet.contracts.errors import InvalidValue
-from fleet.contracts.ids import AttemptId, DeploymentName, DeviceId, InstanceId, Release, Revision, Slot
+from fleet.contracts.ids import Architecture, AttemptId, DeploymentName, DeviceId, InstanceId, Release, Revision, Slot
 from fleet.contracts.layout import Bucket, Invalid, Valid
 from fleet.contracts.objects import Device, DevicePhase
 from fleet.contracts.records import (
@@ -125,6 +125,13 @@ class DeviceView:
     stop_sent: Instant | None = None
     fallen_back: int = 0
     """Managing heartbeats in a row that contradict a reported success."""
+
+    @property
+    def architecture(self) -> Architecture | None:
+        """Its own word, or where that cannot be read, what was fit for it before; None when it was never heard of."""
+        if self.info is not None:
+            return self.info.architecture
+        return None if self.desired is None else self.desired.artefact.architecture
 
     @property
     def desired(self) -> DesiredAgent | None:

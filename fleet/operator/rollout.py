@@ -285,9 +285,9 @@ class Plan:
     def _judged(self, view: DeviceView, member: Member, wall: Instant) -> Judgement:
         if isinstance(progress(view, wall, self._timings.lease), Holding):
             return Judgement(Standing.UNDERWAY)
-        if view.info is None:
+        architecture = view.architecture
+        if architecture is None:
             return not_yet(view, wall, self._timings)
-        architecture = view.info.architecture
         goal = member.rollout.goal(architecture)
         if goal is None:
             return Judgement(Standing.FAILED, f"there is no artefact for {architecture}")
@@ -298,14 +298,14 @@ class Plan:
     def order(self, view: DeviceView) -> Order | None:
         """What its rollout asks of a device now, or None when it asks nothing."""
         member = self._members.get(view.device)
-        if member is None or view.info is None:
+        if member is None or view.architecture is None:
             return None
         rollout = member.rollout
-        goal = rollout.goal(view.info.architecture)
+        goal = rollout.goal(view.architecture)
         if goal is None:
             return None
         if member.returning:
-            back = rollout.way_back(view.info.architecture)
+            back = rollout.way_back(view.architecture)
             return None if back is None else Order(back, leaving=goal.artefact.release)
         if member.open and rollout.phase in _GIVING:
             return Order(goal, lift=rollout.object.status.lifts)

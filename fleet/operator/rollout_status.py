@@ -279,7 +279,7 @@ def _ailing(rollout: Rollout, group: Group, look: Look) -> list[tuple[DeviceId, 
 
 
 def _is_ours(rollout: Rollout, view: DeviceView) -> bool:
-    goal = None if view.info is None else rollout.goal(view.info.architecture)
+    goal = None if view.architecture is None else rollout.goal(view.architecture)
     return goal is not None and retry_number(attempt_of(view), goal.first) is not None
 
 

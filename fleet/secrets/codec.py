@@ -25,6 +25,7 @@ from fleet.secrets.documents import Kept
 SCHEMA: Final = 1
 REMEDY: Final = "restore it from a backup or remove it on purpose; it is never replaced by a new secret"
 BINARY: Final = frozenset({"value", "previous-value"})
+_NOT_JSON: Final = object()
 _ALWAYS: Final = frozenset({"schema", "name", "version", "made", "value", "sha256"})
 _ROTATED: Final = _ALWAYS | {"previous-version", "previous-made", "previous-value"}
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,18}")
@@ -83,10 +84,9 @@ def to_json(fields: Mapping[str, bytes]) -> bytes:
 
 def from_json(where: str, content: bytes) -> dict[str, bytes]:
     """The reverse of `to_json`. Raises: InvalidValue."""
-    try:
-        texts = json.loads(content)
-    except (ValueError, RecursionError):
-        raise damaged(where, "it is not JSON") from None
+    texts = _parsed(content)
+    if texts is _NOT_JSON:
+        raise damaged(where, "it is not JSON")
     if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
         raise damaged(where, "it is not a JSON object of texts")
     fields = from_text(where, texts)
@@ -94,6 +94,14 @@ def from_json(where: str, content: bytes) -> dict[str, bytes]:
     if to_json(fields) != content:
         raise damaged(where, "it is not spelt as this program writes it")
     return fields
+
+
+def _parsed(content: bytes) -> object:
+    """What the JSON says. An error of the parser holds the whole document, so it must not become a cause of ours."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return _NOT_JSON
 
 
 def damaged(where: str, why: str) -> InvalidValue:

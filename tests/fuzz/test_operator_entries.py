@@ -6,7 +6,7 @@ between any two steps.
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fleet.capabilities.bus import Deleted, Stored
@@ -53,6 +53,7 @@ def labelled(name: str, ring: str) -> Device:
 
 
 @fuzzed
+@example([(Bucket.INFO, "pi-0", b"")], [], True)  # a new operator cannot read what the device is, but what it got
 @given(st.lists(stored, min_size=1, max_size=6), st.lists(requests, max_size=3), st.booleans())
 def test_no_entry_and_no_request_stops_the_operator(
     hostile: list[tuple[Bucket, str, bytes]], asked: list[bytes], restarts: bool
