@@ -12,14 +12,14 @@ from fleet.contracts.objects import (
     AgentRollout,
     GroupPhase,
     RollBackGroup,
-    RolloutGroup,
     RolloutPhase,
 )
-from fleet.contracts.records import DesiredAgent, InProgress, Succeeded, UpgradePhase, UpgradeState
+from fleet.contracts.records import DesiredAgent, InProgress, UpgradePhase, UpgradeState
 from fleet.contracts.time import Duration, Instant
 from harness.convergence import rollout_of
 from harness.invariants.base import Ground, Invariant
 from harness.invariants.no_foreign_keys import HARNESS
+from harness.rollouts import Groups, is_of
 from harness.view import read_object
 from sim.journal import Journal, KvStored, ObjectStored
 
@@ -27,8 +27,6 @@ LEASE = Duration.minutes(60)
 """After this a slot is free again, whatever its device reports. Said here on its own: a judge trusts no setting."""
 ON_ITS_WAY = Duration.seconds(60)
 """A grant that was decided before a change may be stored this much after it."""
-CLOCKS = Duration.seconds(2)
-"""The operator's soak and the run's clock may differ by this."""
 _STOPPED = (RolloutPhase.PAUSED, RolloutPhase.HALTED, RolloutPhase.ABORTED, RolloutPhase.REFUSED)
 _RETURNING = (RolloutPhase.ROLLING_BACK, RolloutPhase.ROLLED_BACK)
 
@@ -37,22 +35,19 @@ class RolloutLimits(Invariant):
     """Counts devices past `locking` and not yet terminal, by their own reports, whenever one more begins.
 
     Looks at each grant: none while the rollout is paused, halted, aborted or refused, outside its windows, or before
-    its group's turn; and at each group that passes: its soak is over.
+    its group's turn.
     """
 
     name = "rollout-limits"
 
     def __init__(self, ground: Ground) -> None:
         super().__init__(ground)
-        self._labels = dict(zip(ground.cast.devices, ground.cast.plan.labels, strict=True))
+        self._groups = Groups(ground.cast)
         self._begun: dict[DeviceId, tuple[AttemptId, Instant]] = {}
-        self._groups: dict[tuple[str, int, str], list[DeviceId]] = {}
         self._granted: dict[DeviceId, AttemptId] = {}
-        self._succeeded: dict[DeviceId, tuple[AttemptId, Instant]] = {}
         self._noted: dict[str, tuple[tuple[object, ...], Instant]] = {}
         self._plans: dict[str, tuple[int, Instant]] = {}
         """The generation that the operator took note of last, and from when on its windows count."""
-        self._passed: dict[tuple[str, int, str], None] = {}
 
     def subscribe(self, journal: Journal) -> None:
         journal.subscribe(KvStored, self._stored)
@@ -76,9 +71,6 @@ class RolloutLimits(Invariant):
     def _reported(self, report: UpgradeState, at: Instant) -> None:
         if not isinstance(report.status, InProgress):
             self._begun.pop(report.device, None)
-            first = self._succeeded.get(report.device, (None, at))[0] != report.attempt
-            if isinstance(report.status, Succeeded) and first:
-                self._succeeded[report.device] = (report.attempt, at)
         elif report.status.phase is not UpgradePhase.LOCKING and not self._known(report):
             self._begun[report.device] = (report.attempt, at)
             self._count(report, at)
@@ -89,10 +81,10 @@ class RolloutLimits(Invariant):
 
     def _count(self, report: UpgradeState, at: Instant) -> None:
         rollout = self.ground.view.rollouts.get(rollout_of(report.attempt))
-        group = None if rollout is None else self._group(rollout, report.device)
+        group = None if rollout is None else self._groups.group(rollout, report.device)
         if rollout is None or group is None:
             return
-        members = self._members(rollout, group)
+        members = self._groups.members(rollout, group)
         busy = [device for device in members if device in self._begun and at - self._begun[device][1] < LEASE]
         limit = group.max_unavailable.limit(len(members))
         if len(busy) > limit:
@@ -104,7 +96,7 @@ class RolloutLimits(Invariant):
 
     def _judge_grant(self, desired: DesiredAgent, at: Instant) -> None:
         rollout = self.ground.view.rollouts.get(rollout_of(desired.attempt))
-        if rollout is None or not _is_of(desired.attempt, rollout) or self._was_taken_before(desired):
+        if rollout is None or not is_of(desired.attempt, rollout) or self._was_taken_before(desired):
             return
         reason = self._outside_windows(rollout, desired, at)
         known, since = self._noted.get(rollout.name, ((), at))
@@ -129,7 +121,7 @@ class RolloutLimits(Invariant):
         return f"at {desired.granted.utc()}, outside the maintenance windows"
 
     def _objection(self, rollout: AgentRollout, desired: DesiredAgent) -> str | None:
-        status, group = rollout.status, self._group(rollout, desired.device)
+        status, group = rollout.status, self._groups.group(rollout, desired.device)
         if status.phase in _STOPPED:
             return f"while its rollout is {status.phase}"
         phases = {stands.name: stands.phase for stands in status.groups}
@@ -144,7 +136,7 @@ class RolloutLimits(Invariant):
         waiting = [name for name in before if phases[name] is not GroupPhase.PASSED]
         return f"although group {waiting[0]} has not passed" if waiting else None
 
-    # --- soaks
+    # --- changes of the plan
 
     def _object(self, event: ObjectStored) -> None:
         item = read_object(event) if event.kind == AgentRollout.kind_name else None
@@ -154,42 +146,8 @@ class RolloutLimits(Invariant):
         if self._noted.get(item.name, ((), event.at))[0] != noted:
             self._noted[item.name] = (noted, event.at)
         self._note_plan(item, event.at)
-        for stands in item.status.groups:
-            place = (item.name, item.status.sequence, stands.name)
-            if stands.phase is GroupPhase.PASSED and place not in self._passed:
-                self._passed[place] = None
-                self._judge_soak(item, stands.name, event.at)
 
     def _note_plan(self, item: AgentRollout, at: Instant) -> None:
         generation, plan = item.status.observed_generation, self._plans.get(item.name)
         if generation > 0 and (plan is None or plan[0] != generation):
             self._plans[item.name] = (generation, at if plan is None else at + ON_ITS_WAY)
-
-    def _judge_soak(self, rollout: AgentRollout, name: str, at: Instant) -> None:
-        group = next((group for group in rollout.spec.groups if group.name == name), None)
-        if group is None:
-            return
-        for device in self._members(rollout, group):
-            attempt, upgraded = self._succeeded.get(device, (None, at))
-            if attempt is not None and _is_of(attempt, rollout) and at - upgraded + CLOCKS < group.soak:
-                text = f"group {name} passed {at - upgraded} after {device} was upgraded, its soak is {group.soak}"
-                self.violated(text, device)
-
-    # --- groups
-
-    def _members(self, rollout: AgentRollout, group: RolloutGroup) -> list[DeviceId]:
-        key = (rollout.name, rollout.metadata.generation, group.name)
-        if key not in self._groups:
-            self._groups[key] = [device for device in self._labels if self._group(rollout, device) == group]
-        return self._groups[key]
-
-    def _group(self, rollout: AgentRollout, device: DeviceId) -> RolloutGroup | None:
-        labels = self._labels.get(device)
-        if labels is None:
-            return None
-        return next((group for group in rollout.spec.groups if group.selector.matches(labels)), None)
-
-
-def _is_of(attempt: AttemptId, rollout: AgentRollout) -> bool:
-    """The attempt belongs to the rollout's present beginning."""
-    return attempt.startswith(f"{rollout.name}-{rollout.status.sequence}-")

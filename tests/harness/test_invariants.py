@@ -17,6 +17,8 @@ from fleet.contracts.layout import Bucket
 from fleet.contracts.lease import OPERATOR_LEASE, Lease, LeaseSpec, micro_time
 from fleet.contracts.objects import (
     AgentRollout,
+    GroupPhase,
+    GroupStatus,
     MaxUnavailable,
     Metadata,
     RolloutGroup,
@@ -108,7 +110,7 @@ class Bench:
         """A whole hand-over."""
         _finish(self.story.upgrade(device, ATTEMPT, "1.1.0", self.sleep, beats))
 
-    def rollout(self, phase: RolloutPhase, limit: int = 1) -> None:
+    def rollout(self, phase: RolloutPhase, limit: int = 1, passed: tuple[str, ...] = ()) -> None:
         spec = RolloutSpec(
             artefacts=(artefact_of("1.1.0"),),
             groups=(
@@ -120,7 +122,8 @@ class Bench:
                 RolloutGroup(name=ObjectName("all"), max_unavailable=MaxUnavailable(percent=Percent(50))),
             ),
         )
-        status = RolloutStatus(observed_generation=1, phase=phase, total=4)
+        groups = tuple(GroupStatus(name=ObjectName(name), phase=GroupPhase.PASSED) for name in passed)
+        status = RolloutStatus(observed_generation=1, sequence=len(passed), phase=phase, total=4, groups=groups)
         metadata = Metadata(name=ObjectName("move"), generation=1)
         self.story.store(AgentRollout(metadata=metadata, spec=spec, status=status))
 
@@ -568,6 +571,20 @@ def reads_a_neighbour(bench: Bench) -> None:
     bench.journal.record(ForeignRead(bench.now, "device-001", "desired/device-002.agent", False))
 
 
+def group_passes(bench: Bench, *upgraded: DeviceId) -> None:
+    for device in upgraded:
+        bench.story.report(device, ATTEMPT, "1.1.0", Succeeded())
+    bench.rollout(RolloutPhase.PROGRESSING, passed=("pair",))
+
+
+def passed_before_all_were_done(bench: Bench) -> None:
+    group_passes(bench, ONE)
+
+
+def passed_when_all_were_done(bench: Bench) -> None:
+    group_passes(bench, ONE, TWO)
+
+
 def too_many_at_once(bench: Bench) -> None:
     bench.rollout(RolloutPhase.PROGRESSING)
     bench.begin(ONE)
@@ -734,6 +751,7 @@ PLANTS: Final = (
     Plant(
         "rollout-limits", too_many_at_once, "2 devices of group pair are in an upgrade at once, 1 are", within_limits
     ),
+    Plant("health-gate", passed_before_all_were_done, "before device-002 was done", passed_when_all_were_done),
     Plant("no-lower-revision", answers_an_older_attempt, "which is newer", answers_in_order),
     Plant("no-lower-revision", answers_an_older_workload, "at desired revision 1 after revision", answers_in_order),
     Plant("desired-equals-observed", lost_again, "device-001 to be managed by an agent", as_desired),

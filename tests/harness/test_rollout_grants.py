@@ -17,7 +17,7 @@ from fleet.contracts.objects import (
     RolloutStatus,
     Selector,
 )
-from fleet.contracts.records import DesiredAgent, Succeeded
+from fleet.contracts.records import DesiredAgent
 from fleet.contracts.time import Duration, Instant
 from fleet.contracts.windows import MaintenanceWindows, Window
 from harness.invariants.rollout_limits import RolloutLimits
@@ -133,14 +133,3 @@ def test_windows_count_from_the_first_moment_and_new_ones_after_what_was_on_its_
     changed.wait(HOUR)
     grant(changed, DeviceId("device-002"))
     assert "outside the maintenance windows" in changed.found[0]
-
-
-@pytest.mark.parametrize(("minutes", "found"), [(3, 1), (10, 0)])
-def test_a_group_that_passes_before_its_soak_is_over(minutes: int, found: int) -> None:
-    bench = make(RolloutLimits)
-    rollout(bench, RolloutPhase.PROGRESSING, GroupPhase.OPEN, GroupPhase.WAITING)
-    attempt = f"move-1-{release_of('1.1.0').sha256.short}"
-    bench.story.report(PAIR, attempt, "1.1.0", Succeeded())
-    bench.wait(Duration.minutes(minutes))
-    rollout(bench, RolloutPhase.PROGRESSING, GroupPhase.PASSED, GroupPhase.OPEN)
-    assert len(bench.found) == found

@@ -6,7 +6,7 @@ from typing import Final
 
 from fleet.contracts.ids import DeploymentName, DeviceId, InstanceId
 from fleet.contracts.layout import Invalid
-from fleet.contracts.objects import GroupStatus, RolloutPhase
+from fleet.contracts.objects import GroupPhase, GroupStatus, RolloutPhase
 from fleet.contracts.podman import PodmanScore
 from fleet.contracts.records import LockDenied, UpgradeState
 from fleet.contracts.time import ZERO, Duration, Instant
@@ -19,12 +19,15 @@ from fleet.operator.loop import _Hands
 from fleet.operator.placement import Placement
 from fleet.operator.ports import OperatorTimings
 from fleet.operator.rollout import Group, Plan, Rollout
+from fleet.operator.standing import Standing
 from tests.planted.plant import CHECK, STUCK, Bug, Patch
 from tests.planted.stories import (
+    DARK_IN_THE_SOAK,
     GARBAGE,
     GROUPS,
     HALF,
     ONE_BY_ONE,
+    PAIR_AND_REST,
     PAUSED,
     REMOVED,
     RETURN,
@@ -36,6 +39,7 @@ from tests.planted.stories import (
 
 STOP: Final = "stop-only-after-verified"
 LIMITS: Final = "rollout-limits"
+GATE: Final = "health-gate"
 
 
 # --- the hand-over -------------------------------------------------------------------------------------
@@ -118,6 +122,22 @@ def soak_left_out(patch: Patch) -> None:
         return status
 
     patch.setattr(rollout_status, "_soaked", hasty)
+
+
+def group_passed_before_its_devices_are_done(patch: Patch) -> None:
+    patch.setattr(Group, "finished", property(lambda group: group.tally[Standing.UPGRADED] > 0))
+
+
+def soak_not_begun_again(patch: Patch) -> None:
+    soaked = rollout_status._soaked
+
+    def patient(item: Rollout, index: int, look: rollout_status.Look) -> GroupStatus:
+        stands, status = item.object.status.groups[index], soaked(item, index, look)
+        if status.phase is GroupPhase.OPEN and status.done is not None:
+            return status.model_copy(update={"healthy": stands.healthy})
+        return status
+
+    patch.setattr(rollout_status, "_soaked", patient)
 
 
 def pause_not_heeded(patch: Patch) -> None:
@@ -231,7 +251,21 @@ BUGS: Final = (
         never_confirmed,
     ),
     Bug("one more device than allowed", "limit off by one", ONE_BY_ONE, (LIMITS,), one_more_than_allowed),
-    Bug("soak left out", "a release that fails after minutes reaches everybody", GROUPS, (LIMITS,), soak_left_out),
+    Bug("soak left out", "a release that fails after minutes reaches everybody", GROUPS, (GATE,), soak_left_out),
+    Bug(
+        "group passed before its devices are done",
+        "the next group begins beside the first one",
+        PAIR_AND_REST,
+        (GATE,),
+        group_passed_before_its_devices_are_done,
+    ),
+    Bug(
+        "soak not begun again after ill health",
+        "a group passes that was well for the last minute only",
+        DARK_IN_THE_SOAK,
+        (GATE,),
+        soak_not_begun_again,
+    ),
     Bug("pause not heeded", "a rollout goes on while people look into it", PAUSED, (LIMITS,), pause_not_heeded),
     Bug("windows not heeded", "devices are upgraded in the middle of the day", WINDOWS, (LIMITS,), windows_not_heeded),
     Bug(

@@ -28,6 +28,7 @@ from tests.planted.stories import (
 )
 
 LIMITS: Final = "rollout-limits"
+GATE: Final = "health-gate"
 STORED: Final = "slot-stored-first"
 
 
@@ -262,7 +263,7 @@ BUGS: Final = (
         "soak over at restart",
         "a restart of the operator opens the next group early",
         SOAK_AND_RESTARTS,
-        (LIMITS,),
+        (GATE,),
         soak_over_at_restart,
     ),
     Bug(

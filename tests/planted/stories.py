@@ -69,6 +69,12 @@ def at_phase(phase: str, after: str = "0s", device: str = "device-001") -> str:
     return f'when = {{ event = "upgrade-phase", phase = "{phase}", device = "{device}", after = "{after}" }}'
 
 
+def at_group(group: str, phase: str, after: str) -> str:
+    """When a group of the rollout is in a phase."""
+    fact = f'{{ fact = "rollout-group", rollout = "move", group = "{group}", phase = "{phase}" }}'
+    return f'when = {{ event = "holds", that = {fact}, after = "{after}" }}'
+
+
 def at_step(number: int, after: str = "0s") -> str:
     """When a step is done."""
     return f'when = {{ event = "step-done", step = {number}, after = "{after}" }}'
@@ -113,6 +119,20 @@ GROUPS: Final = story(
     runs("1.1.0"),
     groups=TWO_GROUPS,
 )
+PAIR_AND_REST: Final = story(
+    upgrade(more='groups = ["pair", "rest"]\nmax_unavailable = { count = 1 }'),
+    until_rollout("Complete"),
+    runs("1.1.0"),
+    groups='{ name = "pair", count = 2 }, { name = "rest", count = 1 }',
+)
+DARK_IN_THE_SOAK: Final = story(
+    upgrade(more=f'{IN_GROUPS}\nsoak = "12m"'),
+    until_rollout("Complete"),
+    runs("1.1.0"),
+    fault("cut-power", 'device = "device-001"\ndown = "6m"', at_group("canary", "Soaking", "2m")),
+    groups=TWO_GROUPS,
+)
+"""The canary loses power in its soak, and is back before the soak would have been over."""
 GARBAGE: Final = story(
     fault("write-raw", 'bucket = "desired"\nkey = "device-001.agent"\nvalue = "not a record"', 'at = "5s"'),
     upgrade(),
