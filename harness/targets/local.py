@@ -23,6 +23,7 @@ from fleet.contracts.ids import Version
 from fleet.releases.build import BuiltRelease
 from harness.faults import Fault
 from harness.targets.local_faults import cannot
+from harness.targets.local_pace import FASTEST_BY_ITSELF, fitting, measured
 from harness.targets.local_parts import RunFolder
 from harness.targets.local_releases import build_all
 from harness.targets.local_session import LocalSession
@@ -30,7 +31,6 @@ from harness.targets.port import FleetPlan, Need, Session
 
 T = TypeVar("T")
 
-PACE: Final = 10.0
 FASTEST: Final = 100.0
 """Beyond, starting an interpreter takes longer than the deadlines of an upgrade."""
 
@@ -39,14 +39,14 @@ class LocalTarget:
     """Devices, operator and bus as processes of this machine.
 
     Args:
-        pace: how many times faster than real all timers run.
+        pace: how many times faster than real all timers run; None for what this machine has room for just now.
         keep: leave the folder of each run where it is, with all logs, and say on standard error where that is.
     """
 
     name = "local"
     default_devices: int | None = 5
 
-    def __init__(self, pace: float = PACE, keep: bool = False) -> None:
+    def __init__(self, pace: float | None = None, keep: bool = False) -> None:
         self._pace = pace
         self._keep = keep
 
@@ -65,8 +65,9 @@ class LocalTarget:
         folder = RunFolder(Path(tempfile.mkdtemp(prefix="fleet-local-")))
         try:
             releases = build_all(plan.releases, folder.releases)
+            pace = self._pace or _chosen(releases[plan.installed])
             with asyncio.Runner() as runner:
-                return runner.run(self._within(plan, releases, folder, main))
+                return runner.run(self._within(plan, releases, folder, pace, main))
         except BaseException as error:
             error.add_note(folder.last_words())
             raise
@@ -81,10 +82,11 @@ class LocalTarget:
         plan: FleetPlan,
         releases: dict[Version, BuiltRelease],
         folder: RunFolder,
+        pace: float,
         main: Callable[[Session], Awaitable[T]],
     ) -> T:
         _terminate_in_order()
-        async with LocalSession(plan, releases, folder, self._pace) as session:
+        async with LocalSession(plan, releases, folder, pace) as session:
             running = asyncio.ensure_future(main(session))
             failed = asyncio.ensure_future(session.failed())
             try:
@@ -96,6 +98,15 @@ class LocalTarget:
                 for task in (running, failed):
                     task.cancel()
                 await asyncio.wait((running, failed))
+
+
+def _chosen(first: BuiltRelease) -> float:
+    """What this machine has room for; said where it is slower than usual, because the run takes longer then."""
+    start = measured(first.path)
+    pace = fitting(start)
+    if pace < FASTEST_BY_ITSELF:
+        print(f"a first start takes {start:.1f} s on this machine now: this run goes at pace {pace:g}", file=sys.stderr)
+    return pace
 
 
 def _terminate_in_order() -> None:
@@ -114,9 +125,11 @@ def target() -> LocalTarget:
     return LocalTarget(_pace(os.environ.get("TWIN_LOCAL_PACE", "")), _keep(os.environ.get("TWIN_LOCAL_KEEP", "")))
 
 
-def _pace(text: str) -> float:
+def _pace(text: str) -> float | None:
+    if not text:
+        return None
     try:
-        pace = float(text or PACE)
+        pace = float(text)
     except ValueError:
         pace = 0.0
     if not 0 < pace <= FASTEST:

@@ -1,11 +1,12 @@
 """A slow processor for the processes of one device: they are stopped for most of every short while.
 
-Started programs, hashing and answers take that much longer, while timers run on. The pace of the run already makes the
-processor slow in the scenario's time; this comes on top.
+Started programs, hashing and answers take that much longer, while timers run on. The pace of the run has made the
+processor slow in the scenario's time already: what is missing to the factor comes on top, and never less than half.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from collections.abc import Callable
@@ -17,6 +18,13 @@ from fleet.contracts.time import Duration
 
 _WHILE: Final = Duration.millis(100)
 """In real time."""
+LEAST: Final = 2
+"""A pace is no fault: on top of it, at least half of the time is taken away."""
+
+
+def beyond(factor: int, pace: float) -> int:
+    """How many times slower a processor has to be made, so that it is `factor` times slower in the scenario's time."""
+    return max(LEAST, math.ceil(factor / pace))
 
 
 async def slow_down(processes: Callable[[], list[int]], factor: int, real: Clock) -> None:

@@ -40,7 +40,7 @@ from harness.faults import (
     WriteRaw,
 )
 from harness.targets.local_bus import LocalBus
-from harness.targets.local_cpu import slow_down
+from harness.targets.local_cpu import beyond, slow_down
 from harness.targets.local_device import LocalDevice
 from harness.targets.local_link import Line, Slowness
 from harness.targets.local_mount import may_mount
@@ -71,6 +71,7 @@ class LocalFaults:
     Args:
         clock: the run's.
         real: not paced.
+        pace: that of `clock`.
         operator: asked at each fault, because a run has devices before it has an operator.
     """
 
@@ -83,7 +84,9 @@ class LocalFaults:
         operator: Callable[[int], LocalOperator],
         releases: Mapping[Version, Release],
         real: Clock,
+        pace: float,
     ) -> None:
+        self._pace = pace
         self._clock = clock
         self._bus = bus
         self._network = network
@@ -169,7 +172,8 @@ class LocalFaults:
             case DriftClock(parts_per_million=parts):
                 return self._at_work([self._drift(machine, parts) for machine in machines], cut_short=True)
             case SlowCpu(factor=factor):
-                slow = [slow_down(machine.processes, factor, self._real) for machine in machines]
+                extra = beyond(factor, self._pace)
+                slow = [slow_down(machine.processes, extra, self._real) for machine in machines]
                 return self._at_work(slow, cut_short=True)
             case SilenceEngine():
                 for machine in machines:

@@ -75,7 +75,7 @@ class LocalSession:
         self._mounts: list[Path] = []
         built = {version: made.release for version, made in releases.items()}
         self._faults = LocalFaults(
-            self._clock, self._bus, self._network, self._devices, self._operator, built, self._real
+            self._clock, self._bus, self._network, self._devices, self._operator, built, self._real, pace
         )
 
     @property

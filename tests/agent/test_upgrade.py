@@ -152,6 +152,16 @@ def test_the_new_instance_may_manage_before_it_is_confirmed(brain: Make, values:
     assert StopUnit(Slot.A) in only(new.handle(MarkedVerified(A1)), Insist).steps
 
 
+def test_without_the_record_of_its_attempt_it_stops_the_other_slot(brain: Make, values: Values) -> None:
+    release = values.release(2)
+    new = brain(release, slot=Slot.B, start=3, verified=values.release(1), attempt=None)
+    new.begin()
+    new.handle(DesiredSeen(Revision(5), values.desired(release)))
+    new.handle(BecameManaging())
+    new.handle(DesiredSeen(Revision(6), values.desired(release, confirmed=values.instance(release, 3))))
+    assert StopUnit(Slot.A) in only(new.handle(MarkedVerified(A1)), Insist).steps
+
+
 def test_a_confirmation_of_another_instance_is_not_mine(brain: Make, values: Values) -> None:
     release = values.release(2)
     new = brain(release, slot=Slot.B, start=5, verified=None, attempt=values.record(release, values.release(1)))

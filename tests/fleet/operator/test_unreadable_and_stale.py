@@ -218,3 +218,17 @@ def test_what_a_lost_tail_took_is_written_until_devices_that_saw_it_take_it_up()
     world.carry_out()
     world.pass_time(Duration.minutes(1))
     assert world.buckets[Bucket.DESIRED][key].revision >= seen
+
+
+def test_of_two_instances_of_the_new_release_the_one_that_manages_is_confirmed() -> None:
+    """The old one died, and the device had lost the record of the attempt: its slot came back in the new release."""
+    world = overlapping()
+    agent = world.agents[PI]
+    assert agent.new is not None
+    agent.instance, agent.slot, agent.release = agent.new, agent.slot.other, NEW
+    agent.new = agent.make(NEW)
+    world.pass_time(Duration.minutes(10))
+    world.carry_out()
+    desired = world.desired(PI)
+    assert desired is not None
+    assert desired.confirmed == agent.instance
