@@ -139,7 +139,8 @@ def show_summary(out: Console, results: list[tuple[Path, Result]]) -> None:
     out.print()
     out.print(table)
     held = sum(isinstance(result.verdict, Held) for _, result in results)
-    out.print(f"{held} of {len(results)} held", markup=False)
+    absent = sum(isinstance(result.verdict, NotApplicable) for _, result in results)
+    out.print(f"{held} of {len(results)} held" + (f", {absent} not applicable" if absent else ""), markup=False)
     for _, result in results:
         if isinstance(result.verdict, NotApplicable):
             out.print(f"{result.scenario}: not applicable: {result.reason}", markup=False, soft_wrap=True)

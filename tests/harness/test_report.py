@@ -86,7 +86,7 @@ def test_every_verdict_is_shown_with_what_to_do(verdict: Verdict, code: int) -> 
         assert f"seen: {type(verdict).__name__}: {reason(verdict)}" in lines
         assert "     1.000s {[bold]not markup[/bold]}" in lines
     if isinstance(verdict, NotApplicable):
-        assert lines[-1] == "seen: not applicable: no power switch"
+        assert lines[-2:] == ["0 of 1 held, 1 not applicable", "seen: not applicable: no power switch"]
 
 
 def test_the_timeline_tells_the_run_on_one_page() -> None:
