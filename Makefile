@@ -26,7 +26,7 @@ demo: $(INSTALLED) ## The main job: every scenario on DEVICES=200 simulated devi
 seeds: $(INSTALLED) ## Every scenario with SEEDS=1000 seeds on 5 devices: none may end other than held
 	$(BIN)/twin run scenarios --seeds $(SEEDS) --devices 5 --jobs $(JOBS)
 
-crashpoints: $(INSTALLED) ## Cut the power and kill processes at every operation of three upgrades, once and twice
+crashpoints: $(INSTALLED) ## Cut the power and kill processes at every operation of an upgrade, a return and a rollback, once and twice (some 1800 runs)
 	$(BIN)/twin crashpoints $(SWEPT) --draws 2 --jobs $(JOBS)
 	$(BIN)/twin crashpoints $(SWEPT) --operator --jobs $(JOBS)
 
