@@ -19,7 +19,7 @@ This page is generated from `tests/planted/` by `make docs`.
 Each is a mistake that an agent, an operator or the world below them could make. It is patched into the production code
 in a test, the scenario is run on three devices in the virtual world, and one of the rules named here has to end the
 run. A bug that nothing catches fails the build, and so does a scenario that does not hold without its bug
-([why](../adr/021-planted-bugs.md)). `make planted` shows which rule caught each, after how much simulated and real
+([why](../adr/021-planted-bugs.md)). `make planted` shows which rule caught each, after how much simulated and processor
 time.
 
 A rule is an [invariant](invariants.md), `{check}` (one of the scenario's own), `{stuck}` (what is desired was never

@@ -1,4 +1,7 @@
-"""The current link resolves to a complete, hash-checked release at every instant, power cuts included."""
+"""The current link resolves to a complete, hash-checked release at every instant, power cuts included.
+
+In the virtual world what was unpacked of it has to be as it was packed, too; on real disks that is not looked at.
+"""
 
 from __future__ import annotations
 

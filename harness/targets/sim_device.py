@@ -300,10 +300,21 @@ class VirtualDevice:
             path = self.disk.resolve(paths.CURRENT)
             for release in self._releases_on_disk():
                 if paths.release(release.version) == path:
-                    return CurrentRelease(now, self.device, release)
+                    lacking = self._not_as_packed(release)
+                    whole = release if not lacking else None
+                    return CurrentRelease(now, self.device, whole, f"{lacking} is not as packed" if lacking else "")
         except FleetError as error:
             return CurrentRelease(now, self.device, None, str(error))
         return CurrentRelease(now, self.device, None, f"{path} is not a complete release")
+
+    def _not_as_packed(self, release: Release) -> str:
+        """The first file unpacked of a release that is missing or is not what its archive holds; "" when all are."""
+        manifest = statefile.decode(ReleaseManifest, self.disk.read(paths.manifest(release.version)))
+        for name, data in sim_releases.unpacked(self.disk.read(paths.release(release.version))).items():
+            path = paths.UNPACKED / manifest.unpacked / name
+            if not self.disk.exists(path) or self.disk.read(path) != data:
+                return str(path)
+        return ""
 
     def _releases_on_disk(self) -> tuple[Release, ...]:
         found = []

@@ -10,6 +10,7 @@ import io
 import json
 import zipfile
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 
 from fleet.contracts.errors import InvalidValue
@@ -85,6 +86,13 @@ def read(data: bytes) -> ReleasePlan:
 def _content(plan: ReleasePlan) -> dict[str, object]:
     after = plan.misbehaviour.after
     return {"version": plan.version, "defect": plan.defect.value, **({} if after is None else {"after": after.ns})}
+
+
+@lru_cache(maxsize=64)
+def unpacked(data: bytes) -> dict[str, bytes]:
+    """The files that are unpacked of a virtual release, by name."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return {name: archive.read(name) for name in archive.namelist() if name.startswith("site-packages/")}
 
 
 def _add(archive: zipfile.ZipFile, name: str, text: str) -> None:

@@ -10,7 +10,7 @@ from tests.planted.registry import BUGS
 
 def main() -> int:
     """Exit code 1 when a bug was not caught."""
-    print(f"{'bug':48}  {'caught by':40}  simulated   wall")
+    print(f"{'bug':48}  {'caught by':40}  simulated    cpu")
     caught = 0
     for bug in BUGS:
         outcome = attempt(bug)

@@ -15,7 +15,7 @@ from fleet.contracts.errors import InvalidValue, NoSpace
 from fleet.contracts.ids import AttemptId, Release, Sha256, Slot
 from fleet.contracts.records import Artefact, DesiredAgent
 from tests.planted.plant import CHECK, STUCK, Bug, Patch
-from tests.planted.stories import BROKEN_TRIAL, FULL, LIFTED, REBOOT, UNREADABLE_MARK
+from tests.planted.stories import AGENT_AGAIN, BROKEN_TRIAL, FULL, LIFTED, REBOOT, UNREADABLE_MARK
 
 LINK: Final = "current-link-complete"
 ERASED: Final = "no-release-erased"
@@ -81,6 +81,18 @@ def unreadable_mark_thrown_away(patch: Patch) -> None:
     patch.setattr(Store, "quarantined", tidy)
 
 
+def mark_of_a_newer_form_destroyed(patch: Patch) -> None:
+    """A newer release has set the mark."""
+
+    async def newer(store: Store, release: Release, reason: str, attempt: AttemptId) -> None:
+        mark = QuarantineMark(version=release.version, reason=reason, attempt=attempt)
+        data = statefile.encode(mark).replace(statefile.FORM.encode(), b"2.0", 1)
+        await write_atomic(store._disk, agent.paths.quarantine(release), data)
+
+    unreadable_mark_thrown_away(patch)
+    patch.setattr(Store, "quarantine", newer)
+
+
 # --- counts --------------------------------------------------------------------------------------------
 
 
@@ -144,6 +156,13 @@ BUGS: Final = (
         UNREADABLE_MARK,
         (QUARANTINE, CHECK),
         unreadable_mark_thrown_away,
+    ),
+    Bug(
+        "mark of a newer form destroyed",
+        "going back to an older agent forgets what the newer one condemned",
+        AGENT_AGAIN,
+        (QUARANTINE,),
+        mark_of_a_newer_form_destroyed,
     ),
     Bug(
         "starts counted over all boots",

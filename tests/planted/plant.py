@@ -69,7 +69,7 @@ class Outcome:
     bug: Bug
     verdict: Verdict
     simulated_s: float
-    wall_s: float
+    cpu_s: float
 
     @property
     def caught_by(self) -> str:
@@ -142,15 +142,15 @@ def _cut_off(cast: Cast, cut: str) -> Result:
 
 def attempt(bug: Bug) -> Outcome:
     """Plant a bug, run, and dig it out again."""
-    began = time.perf_counter()
+    began = time.process_time()
     with Patch.context() as patch:
         bug.plant(patch)
         result = run_stage(bug.stage)
-    return Outcome(bug, result.verdict, result.simulated_s, time.perf_counter() - began)
+    return Outcome(bug, result.verdict, result.simulated_s, time.process_time() - began)
 
 
 def line(outcome: Outcome) -> str:
     """The bug, what caught it, and how long that took."""
     by = outcome.caught_by or "NOTHING"
     by = by if outcome.caught else f"{by} (not among {', '.join(outcome.bug.caught_by)})"
-    return f"{outcome.bug.name:48}  {by:40}  {outcome.simulated_s:7.0f} s  {outcome.wall_s:5.2f} s"
+    return f"{outcome.bug.name:48}  {by:40}  {outcome.simulated_s:7.0f} s  {outcome.cpu_s:5.2f} s"

@@ -302,6 +302,18 @@ UNREADABLE_MARK: Final = story(
     defect="crashes-at-start",
 )
 """The mark of a condemned release is there, and cannot be read."""
+AGENT_AGAIN: Final = story(
+    upgrade(),
+    until_rollout("Failed"),
+    wait("1m"),
+    upgrade(name="again"),
+    until_rollout("Failed", name="again"),
+    fault("kill-agent", 'device = "device-001"\nslot = "managing"', at_step(4, "1s")),
+    status("refused"),
+    runs("1.0.0"),
+    defect="crashes-at-start",
+)
+"""The agent is started again between a release's failure and the next wish for it."""
 BROKEN_TRIAL: Final = story(
     upgrade(),
     until_rollout("Complete"),

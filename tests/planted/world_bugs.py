@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import PurePosixPath
 from typing import Final
 
+import agent.paths
+import agent.staging
 import sim.host
+from fleet.capabilities.disk import Disk
 from fleet.contracts.layout import Bucket
 from fleet.contracts.time import Duration
 from sim.containers import SimContainers
@@ -41,6 +45,28 @@ def release_not_synced(patch: Patch) -> None:
 
 def folder_of_releases_not_synced(patch: Patch) -> None:
     _forgetful_sync(patch, "sync_folder", of="/usr/bin")
+
+
+def unpacked_files_not_synced(patch: Patch) -> None:
+    sync = SimDisk.sync
+
+    async def forget(disk: SimDisk, path: PurePosixPath) -> None:
+        if not path.is_relative_to(agent.paths.UNPACKED):
+            await sync(disk, path)
+
+    patch.setattr(SimDisk, "sync", forget)
+
+
+def damage_of_unpacked_files_not_noticed(patch: Patch) -> None:
+    """The card lies, which an agent that looks at what it has unpacked makes up for."""
+
+    async def nothing(disk: Disk, packed: object, root: PurePosixPath) -> AsyncIterator[tuple[PurePosixPath, bytes]]:
+        empty: tuple[tuple[PurePosixPath, bytes], ...] = ()
+        for item in empty:
+            yield item
+
+    unpacked_files_not_synced(patch)
+    patch.setattr(agent.staging, "_damaged", nothing)
 
 
 def rename_is_a_copy(patch: Patch) -> None:
@@ -136,6 +162,22 @@ BUGS: Final = (
         (LINK, "no-release-erased"),
         folder_of_releases_not_synced,
         cut=SWAP,
+    ),
+    Bug(
+        "unpacked files not synced",
+        "after a power cut the release is whole, and what it imports is not",
+        STRAIGHT,
+        (LINK,),
+        unpacked_files_not_synced,
+        cut=SWAP,
+    ),
+    Bug(
+        "damage of unpacked files not noticed",
+        "a release is swapped in that cannot import what was unpacked of it",
+        STRAIGHT,
+        (LINK,),
+        damage_of_unpacked_files_not_noticed,
+        cut="power write /var/lib/fleet-agent/.attempt.json.tmp",
     ),
     Bug("rename is remove and make", "a swap with an instant in between", STRAIGHT, (LINK,), rename_is_a_copy),
     Bug(
