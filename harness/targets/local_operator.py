@@ -17,7 +17,8 @@ from sim.journal import Journal, OperatorEnded, OperatorStarted
 
 BACK_OFF: Final = Duration.seconds(10)
 """A container that ended by itself is started again after this: the kubelet's first back-off, as it documents it."""
-_GRACE: Final = Duration.seconds(10)
+_GRACE: Final = Duration.seconds(30)
+"""In real time: what Kubernetes leaves a container between SIGTERM and SIGKILL unless it is told otherwise."""
 
 
 def operator_name(replica: int) -> str:
