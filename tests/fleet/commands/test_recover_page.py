@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import re
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -46,24 +41,13 @@ from fleet.contracts.records import (
 )
 from fleet.contracts.time import Duration, Instant
 from harness.targets.nats_process import NatsProcess, User
+from tests.fleet.commands.page import HOW_TO, console_blocks, follow, lines
 
-ROOT = Path(__file__).parents[3]
-PAGE = ROOT / "docs" / "how-to" / "recover-a-device.md"
+PAGE = HOW_TO / "recover-a-device.md"
 PI, WEB = DeviceId("pi-1"), DeploymentName("web")
 OLD = Release(version=Version("1.0.0"), sha256=Sha256("a" * 64))
 NEW = Release(version=Version("1.1.0"), sha256=Sha256("b" * 64))
 NOON = Instant(1_795_608_000 * 10**9)
-
-
-def console_blocks() -> list[tuple[str, str]]:
-    """The commands of the page that say what comes of them, in their order, with their outputs."""
-    blocks = re.findall(r"```console\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
-    found = []
-    for block in blocks:
-        for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
-            command, _, output = part.partition("\n")
-            found.append((command, output))
-    return found
 
 
 def records() -> tuple[Record, ...]:
@@ -115,10 +99,10 @@ async def story(folder: Path) -> list[tuple[str, str, str]]:
     release = folder / "fleet-agent-v1.1.0-aarch64"
     release.write_bytes(b"release")
     try:
-        await fleet(folder, "bus prepare --config fleet.json")
-        await fleet(folder, "device create pi-1 --config fleet.json")
-        create = f"rollout create move --artefact {release} --releases-url http://127.0.0.1:1 --config fleet.json"
-        await fleet(folder, create)
+        await follow(folder, "fleet bus prepare --config fleet.json")
+        await follow(folder, "fleet device create pi-1 --config fleet.json")
+        create = f"fleet rollout create move --artefact {release} --releases-url http://127.0.0.1:1 --config fleet.json"
+        await follow(folder, create)
         bus = NatsBus(server.url, "tester", PasswordFile(server.login("tester")), clock, SystemChance())
         bus.start()
         established = asyncio.Event()
@@ -129,34 +113,10 @@ async def story(folder: Path) -> list[tuple[str, str, str]]:
             address = layout.address_of(record)
             await bus.put(address.bucket, address.key, layout.encode(record))
         await bus.close()
-        told = []
-        for command, output in console_blocks():
-            program, _, words = command.partition(" ")
-            assert program == "fleet", command
-            told.append((command, output, await fleet(folder, words)))
-        return told
+        blocks = console_blocks(PAGE.read_text(encoding="utf-8"))
+        return [(told.command, told.output, await follow(folder, told.command)) for told in blocks]
     finally:
         await server.stop()
-
-
-async def fleet(folder: Path, words: str) -> str:
-    """One command of the page, in that folder. Fails with what it said."""
-    done = await asyncio.to_thread(
-        subprocess.run,
-        (sys.executable, "-m", "fleet", *shlex.split(words)),
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "140"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, (words, done.stderr)
-    return done.stdout
-
-
-def lines(text: str) -> list[str]:
-    return [line.rstrip() for line in text.splitlines() if line.strip()]
 
 
 @pytest.mark.real
