@@ -19,7 +19,7 @@ from fleet.releases.build import running_architecture
 from fleet.releases.defects.catalogue import Misbehaviour
 from fleet.releases.defects.catalogue import find as find_defect
 from harness.releases import ReleasePlan
-from harness.targets.local import PACE
+from harness.targets.local_pace import fitting, measured
 from harness.targets.local_parts import RunFolder
 from harness.targets.local_releases import build_all
 from harness.targets.local_session import LocalSession
@@ -91,7 +91,8 @@ async def story(folder: RunFolder) -> list[tuple[Told, str]]:
     """Each command with what it printed."""
     followed = []
     releases = await asyncio.to_thread(build_all, PLAN.releases, folder.releases)
-    async with LocalSession(PLAN, releases, folder, PACE) as session:
+    pace = fitting(await asyncio.to_thread(measured, releases[FIRST].path))
+    async with LocalSession(PLAN, releases, folder, pace) as session:
         await session.start()
         (folder.path / "fleet.json").write_bytes(folder.operator_config("operator-0").read_bytes())
         await ready(session)
