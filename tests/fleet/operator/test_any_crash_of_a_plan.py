@@ -6,8 +6,10 @@ what is stored, as it is all that the next operator will know.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +18,7 @@ from fleet.contracts.objects import (
     ENDED,
     AgentRollout,
     GroupPhase,
+    GroupStatus,
     HaltOnly,
     MaxFailed,
     MaxUnavailable,
@@ -26,8 +29,10 @@ from fleet.contracts.objects import (
     RunState,
 )
 from fleet.contracts.time import Duration
+from fleet.operator import rollout_status
 from fleet.operator.events import Ticked
 from fleet.operator.fleet_state import READ_BUCKETS
+from fleet.operator.rollout import Plan
 from tests.fleet.operator.rollout_world import BEAT, NEW, OLD, World, artefact, group
 
 STOPPED = (RolloutPhase.PAUSED, RolloutPhase.HALTED, RolloutPhase.ABORTED, RolloutPhase.REFUSED)
@@ -145,6 +150,9 @@ def change(world: World, name: str) -> None:
             world.edit("r", groups=spec.groups[::-1])
 
 
+Step = tuple[str, int, bool]
+
+
 @settings(max_examples=80, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 4), st.booleans()), min_size=20, max_size=70),
@@ -152,8 +160,14 @@ def change(world: World, name: str) -> None:
     st.integers(0, 1),
 )
 def test_what_is_stored_is_allowed_through_any_crash_and_every_plan_ends(
-    steps: list[tuple[str, int, bool]], on_halt: OnHalt, may_fail: int
+    steps: list[Step], on_halt: OnHalt, may_fail: int
 ) -> None:
+    world, watch = carried_out(steps, on_halt, may_fail)
+    finish(world, watch)
+
+
+def carried_out(steps: list[Step], on_halt: OnHalt, may_fail: int) -> tuple[World, Watch]:
+    """A plan of two groups, and what happens to it, each step watched."""
     world = World(len(RINGS))
     for device, ring in zip(world.agents, RINGS, strict=True):
         world.label(device, ring=ring)
@@ -169,7 +183,53 @@ def test_what_is_stored_is_allowed_through_any_crash_and_every_plan_ends(
     for name, index, flag in steps:
         step(world, name, DeviceId(f"pi-{index}"), flag)
         watch.look()
-    finish(world, watch)
+    return world, watch
+
+
+# --- that it can fail ---------------------------------------------------------------------------------
+
+FAILURE: list[Step] = [*[("stride", 0, False)] * 3, ("fail", 0, False), ("minute", 0, False)]
+RESTART: list[Step] = [("crash", 0, False), *[("minute", 0, False)] * 2, *[("stride", 2, False)] * 3]
+CHANGE: list[Step] = [("swap", 0, False), *[("write", 0, False)] * 3]
+
+
+def opened(groups: tuple[GroupStatus, ...]) -> tuple[GroupStatus, ...]:
+    return tuple(stands.model_copy(update={"phase": GroupPhase.OPEN}) for stands in groups)
+
+
+def halt_forgotten_by_a_change(patch: pytest.MonkeyPatch) -> None:
+    def forget(item: AgentRollout) -> tuple[GroupStatus, ...]:
+        return opened(carried_over(item))
+
+    carried_over = rollout_status._carried_over
+    patch.setattr(rollout_status, "_carried_over", forget)
+
+
+def phases_ignored_at_a_restart(patch: pytest.MonkeyPatch) -> None:
+    def believe(plan: Plan, item: AgentRollout) -> bool:
+        if plan not in started:
+            started.append(plan)
+            item = item.changed(status=item.status.model_copy(update={"groups": opened(item.status.groups)}))
+        return put(plan, item)
+
+    put, started = Plan.put, list[Plan]()
+    patch.setattr(Plan, "put", believe)
+
+
+@pytest.mark.parametrize(
+    ("plant", "steps", "words"),
+    [
+        (halt_forgotten_by_a_change, [*FAILURE, *CHANGE], "a halt was forgotten"),
+        (phases_ignored_at_a_restart, RESTART, "before its turn"),
+    ],
+)
+def test_an_operator_that_forgets_is_seen(
+    plant: Callable[[pytest.MonkeyPatch], None], steps: list[Step], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carried_out(steps, HaltOnly(), 0)
+    plant(monkeypatch)
+    with pytest.raises(AssertionError, match=words):
+        carried_out(steps, HaltOnly(), 0)
 
 
 def finish(world: World, watch: Watch) -> None:
