@@ -19,7 +19,7 @@ from harness.scenario import load
 
 ROOT = Path(__file__).parents[2]
 SCENARIOS = sorted((ROOT / "scenarios").rglob("*.toml"))
-DEVICES = "20"
+DEVICES = "8"
 
 
 def run(path: Path, folder: Path, **disturbance: str) -> dict[str, object]:
