@@ -57,7 +57,7 @@ class _Schema:
 
     def sections(self) -> Iterator[str]:
         yield self._table("The file", self._root)
-        for title in ("About", "Fleet", "Group", "ReleaseSpec", "ContainerSpec", "Count", "Share"):
+        for title in _TITLES:
             yield self._table(_TITLES[title], _node(self._definitions[title]))
         for heading, field, text in _CHOICES:
             yield from self._choices(heading, text, self._members(field))

@@ -51,6 +51,8 @@ class Process:
         self._context = context_of(self)
         self._on_end = on_end
         self._on_death: list[Callable[[], None]] = []
+        self._main: asyncio.Task[int] | None = None
+        """Held here, as whoever runs a program holds it: one that waits for ever may have no other hold."""
         self._tasks: list[weakref.ref[SimTask]] = []
         self._many = _MANY
 
@@ -105,7 +107,7 @@ class Process:
     def begin(self, main: Main) -> None:
         """Run the program. Called once, by `spawn`."""
         coroutine = self._context.run(main, self)
-        task = self._loop.create_task(coroutine, name=self.name, context=self._context)
+        self._main = task = self._loop.create_task(coroutine, name=self.name, context=self._context)
         task.add_done_callback(self._main_ended, context=self._context)
 
     def _main_ended(self, task: asyncio.Task[int]) -> None:
@@ -156,6 +158,7 @@ class Process:
         for task in self._pending():
             self._loop.graveyard.park(task)
         self._tasks.clear()
+        self._main = None
         callbacks, self._on_death = self._on_death, []
         for callback in callbacks:
             callback()

@@ -101,6 +101,7 @@ class _Session:
 
     def __init__(self, on_inbox: Callable[[Frame], None]) -> None:
         self.ended = asyncio.Event()
+        self.stands = False
         self.greeted = False
         self.client = WireClient(self._on_frame)
         self._on_sid: dict[int, Callable[[Frame], None]] = {_INBOX_SID: on_inbox}
@@ -125,7 +126,7 @@ class _Session:
 
     async def on_error(self, error: Exception) -> None:
         """What the library reports beside any call: refused subscriptions and publishes, above all."""
-        if self.greeted:
+        if self.stands:
             _log.warning("the bus reports: %s", error)
 
     def _on_frame(self, frame: Frame) -> None:
@@ -413,7 +414,7 @@ class NatsBus:
         session.client.say(f"SUB {self._inbox}.* {_INBOX_SID}\r\n".encode())
         for listener in self._listeners:
             session.subscribe(listener)
-        self._session = session
+        self._session, session.stands = session, True
         await self._within(session.client.flush(timeout=_FOR_EVER), self._timings.dial)
 
     async def _keep(self, session: _Session) -> None:
@@ -456,7 +457,7 @@ class NatsBus:
         task.result()
 
     def _drop(self, session: _Session) -> None:
-        session.greeted = False
+        session.stands = session.greeted = False
         session.client.abort()
         if session is self._session:
             self._lose(Disconnected("the connection to the bus ended"))

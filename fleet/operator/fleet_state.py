@@ -215,7 +215,11 @@ class FleetState:
                 return view
             case DesiredAgent() | DesiredWorkload() | DesiredWorkloads() as record:
                 view = self.view(record.device)
-                return view if _keep(_kept(view, record), record, revision) else None
+                before = view.desired
+                if not _keep(_kept(view, record), record, revision):
+                    return None
+                _remember_grant(view, before)
+                return view
             case _:
                 raise AssertionError(f"{type(read.record).__name__} stands in no bucket")
 
@@ -453,6 +457,14 @@ def _kept(view: DeviceView, record: DesiredAgent | DesiredWorkload | DesiredWork
             return view.workloads.setdefault(record.deployment, Kept())
         case DesiredWorkloads():
             return view.index
+
+
+def _remember_grant(view: DeviceView, before: DesiredAgent | None) -> None:
+    """A bus that lost its tail forgets a grant, but not that of a slot which is still taken."""
+    now = view.desired
+    if before is None or now is None or before.attempt != now.attempt or now.granted is not None:
+        return
+    view.granting = view.granting or before.granted
 
 
 def _keep(kept: Kept, record: Record, revision: Revision) -> bool:

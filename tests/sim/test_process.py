@@ -58,6 +58,19 @@ def test_a_program_ends_with_the_code_it_returns(lab: Lab) -> None:
     assert (process.alive, process.code, process.error, process.traceback) == (False, 7, None, "")
 
 
+def test_a_program_that_waits_for_nothing_is_still_there_after_a_collection(lab: Lab) -> None:
+    async def main(process: Process) -> int:
+        await asyncio.Event().wait()
+        return 0
+
+    process = lab.start("p", main)
+    lab.pass_time(1)
+    gc.collect()
+    lab.pass_time(1)
+    assert process.alive
+    assert not lab.ended
+
+
 def test_terminating_sets_the_stop_event_and_leaves_the_rest_to_the_program(lab: Lab) -> None:
     async def main(process: Process) -> int:
         await process.stop.wait()

@@ -220,6 +220,30 @@ def test_what_a_lost_tail_took_is_written_until_devices_that_saw_it_take_it_up()
     assert world.buckets[Bucket.DESIRED][key].revision >= seen
 
 
+def test_a_lost_tail_forgets_no_grant() -> None:
+    world = started(1)
+    world.rollout("r", NEW)
+    world.carry_out()
+    key = layout.desired_agent(PI).key
+    asked, last = world.buckets[Bucket.DESIRED][key], world.revisions[Bucket.DESIRED]
+    while not world.agents[PI].held:
+        world.act(PI)
+        world.carry_out()
+        world.pass_time(Duration.seconds(5))
+    granted = world.desired(PI)
+    assert granted is not None
+    assert granted.granted is not None
+    world.buckets[Bucket.DESIRED][key] = asked
+    world.revisions[Bucket.DESIRED] = last
+    for _ in range(2):
+        world.read(Bucket.DESIRED)
+        world.carry_out()
+        world.pass_time(Duration.minutes(1))
+    restored = world.desired(PI)
+    assert restored is not None
+    assert restored.granted == granted.granted
+
+
 def test_of_two_instances_of_the_new_release_the_one_that_manages_is_confirmed() -> None:
     """The old one died, and the device had lost the record of the attempt: its slot came back in the new release."""
     world = overlapping()
