@@ -91,6 +91,10 @@ class _File:
     def mode(self) -> tuple[bool, bool]:
         return self.executable, self.private
 
+    @property
+    def is_synced(self) -> bool:
+        return self.data is self.synced and self.mode == self.synced_mode
+
     def sync(self) -> None:
         self.synced = self.data
         self.synced_mode = self.mode
@@ -340,6 +344,15 @@ class DiskImage:
             file.digest = (file.data, Sha256(sha256(file.data).hexdigest()))
         return file.digest[1]
 
+    def is_durable(self, path: PurePosixPath) -> bool:
+        """Whether a power cut leaves this file, named by no link, exactly as it is. Raises: as `read`."""
+        folder = self._root
+        for name in path.parts[1:-1]:
+            if name in folder.history:
+                return False
+            folder = self._folder_in(folder, name, path)
+        return path.name not in folder.history and self._file(path).is_synced
+
     def resolve(self, path: PurePosixPath) -> PurePosixPath:
         """The path with its last part's links followed. Raises: NotFound for a link that leads nowhere."""
         for _ in range(_MAX_LINKS):
@@ -496,6 +509,13 @@ class DiskImage:
                 return folder
             case _:
                 raise NotFound(f"{path} is not a folder")
+
+    def _folder_in(self, folder: _Folder, name: str, path: PurePosixPath) -> _Folder:
+        match folder.names.get(name):
+            case _Folder() as found:
+                return found
+            case _:
+                raise NotFound(f"{path}: {name} is not a folder")
 
     def _writable(self, path: PurePosixPath) -> _File:
         place = self._place(path, follow=True)

@@ -217,6 +217,14 @@ class PowerRestored(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ReleasesUnsettled(Event):
+    """A power cut may take these complete releases: their staging had not come to its last sync."""
+
+    device: DeviceId
+    releases: tuple[Release, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class FileDamaged(Event):
     """A declared fault is about to damage this file on a device's disk."""
 

@@ -45,6 +45,7 @@ from sim.journal import (
     PowerRestored,
     QuarantineMarks,
     ReleasesOnDisk,
+    ReleasesUnsettled,
 )
 from sim.nats import NatsServer, SimBus
 from sim.process import Process
@@ -276,6 +277,13 @@ class VirtualDevice:
         else:
             self.timekeeper.power_lost()
         self._journal.record((PowerRestored if on else PowerCut)(self._now(), self.device))
+        unsettled = () if on else tuple(release for release in self._on_disk if not self._is_durable(release))
+        if unsettled:
+            self._journal.record(ReleasesUnsettled(self._now(), self.device, unsettled))
+
+    def _is_durable(self, release: Release) -> bool:
+        places = (paths.release(release.version), paths.manifest(release.version))
+        return all(self.disk.is_durable(place) for place in places)
 
     def _unit_ended(self, slot: Slot, code: int) -> None:
         if slot in self._running:

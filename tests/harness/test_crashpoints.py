@@ -70,6 +70,13 @@ def test_draws_settle_the_disk_differently_and_move_nothing_before_the_crash() -
     assert len({run.result.journal_sha256 for run in runs}) > 1
 
 
+def test_a_release_that_the_power_takes_before_its_last_sync_was_not_erased() -> None:
+    aim = [aim for aim in record(ONE).aims if aim.name == "sync_folder /usr/bin" and aim.point.kind == "power"][-1]
+    runs = [crash_at(ONE, (replace(aim.point, draw=draw),)) for draw in range(6)]
+    assert [run.result.verdict for run in runs] == [Held()] * 6
+    assert len({run.result.journal_sha256 for run in runs}) > 1
+
+
 def test_another_operation_than_the_recorded_one_is_no_answer() -> None:
     cast = prepared(load(STRAIGHT).cast(1))
     run, _ = run_with(cast, "device-001", 1, (Aim(Point("power", 3), "rename /elsewhere"),))

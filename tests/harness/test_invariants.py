@@ -65,6 +65,7 @@ from sim.journal import (
     PowerRestored,
     QuarantineMarks,
     ReleasesOnDisk,
+    ReleasesUnsettled,
     RequestSent,
 )
 
@@ -547,6 +548,26 @@ def erased_twice(bench: Bench) -> None:
     bench.journal.record(ReleasesOnDisk(bench.now, ONE, (OLD,)))
 
 
+def settled_by_a_power_cut_and_erased(bench: Bench) -> None:
+    lost_before_its_last_sync(bench)
+    bench.journal.record(ReleasesOnDisk(bench.now, ONE, (OLD,)))
+
+
+def lost_although_it_ran(bench: Bench) -> None:
+    bench.story.start(ONE, Slot.B, NEW)
+    lost_before_its_last_sync(bench)
+
+
+def lost_before_its_last_sync(bench: Bench) -> None:
+    journal = bench.journal
+    journal.record(ReleasesOnDisk(bench.now, ONE, (OLD, NEW)))
+    journal.record(PowerCut(bench.now, ONE))
+    journal.record(ReleasesUnsettled(bench.now, ONE, (NEW,)))
+    journal.record(ReleasesOnDisk(bench.now, ONE, (OLD,)))
+    journal.record(PowerRestored(bench.now, ONE))
+    journal.record(ReleasesOnDisk(bench.now, ONE, (OLD, NEW)))
+
+
 def damaged_once(bench: Bench) -> None:
     bench.journal.record(ReleasesOnDisk(bench.now, ONE, (OLD, NEW)))
     bench.journal.record(FileDamaged(bench.now, ONE, "/usr/bin/fleet-agent-v1.1.0.manifest.json"))
@@ -675,6 +696,13 @@ PLANTS: Final = (
     ),
     Plant("no-release-erased", erased, "device-001 no longer has 1.0.0@", moved_link),
     Plant("no-release-erased", erased_twice, "device-001 no longer has 1.1.0@", damaged_once),
+    Plant(
+        "no-release-erased",
+        settled_by_a_power_cut_and_erased,
+        "device-001 no longer has 1.1.0@",
+        lost_before_its_last_sync,
+    ),
+    Plant("no-release-erased", lost_although_it_ran, "device-001 no longer has 1.1.0@", lost_before_its_last_sync),
     Plant("one-manager", two_holders, "slot b of device-001 took the host lock while slot a held it", handed_over),
     Plant("one-manager", left_by_another, "slot b of device-001 took the host lock while slot a held it", handed_over),
     Plant("stop-only-after-verified", stopped_too_early, "only 2 healthy heartbeats", sound_upgrade),

@@ -69,6 +69,29 @@ def test_a_name_without_folder_sync_may_be_lost() -> None:
     assert seen == {None, b"data"}
 
 
+def test_what_is_called_durable_is_what_every_power_cut_leaves() -> None:
+    told = []
+    for upto in range(6):
+        left = set()
+        for seed in SEEDS:
+            disk = image()
+            steps = (
+                lambda disk=disk: disk.write(B, b"new"),
+                lambda disk=disk: disk.make_executable(B),
+                lambda disk=disk: disk.sync(B),
+                lambda disk=disk: disk.rename(B, A),
+                lambda disk=disk: disk.sync_folder(FOLDER),
+            )
+            for step in steps[:upto]:
+                step()
+            durable = disk.exists(A) and disk.is_durable(A)
+            disk.power_cut(random.Random(seed))
+            left.add((content(disk, A), disk.exists(A) and disk.is_executable(A)))
+        told.append(durable)
+        assert not durable or left == {(b"new", True)}
+    assert told == [False, False, False, False, False, True]
+
+
 def test_an_atomic_write_shows_the_old_or_the_new() -> None:
     for seed in SEEDS:
         disk = image()
