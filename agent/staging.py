@@ -120,6 +120,7 @@ async def stage(disk: Disk, artefact: Artefact, fetching: Fetching) -> None:
     """
     release = artefact.release
     if await is_complete(disk, release):
+        await disk.sync_folder(paths.RELEASES)  # An earlier try may have ended between the manifest and this.
         return
     await _refuse_other(disk, release)
     part = _part(release)

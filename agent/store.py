@@ -159,6 +159,8 @@ class Store:
         if there is None or there.attempt != attempt:
             mark = QuarantineMark(version=release.version, reason=reason, attempt=attempt)
             await self._write(paths.quarantine(release), mark)
+        else:  # Whoever wrote it may have ended before its name was durable.
+            await self._disk.sync_folder(paths.QUARANTINE)
 
     async def lift_quarantine(self, release: Release) -> None:
         """Take the mark off a release, and give it fresh starts. The starts first: a cut in between changes nothing."""

@@ -136,6 +136,27 @@ def test_what_is_there_is_not_fetched_again(device: Device) -> None:
     assert again.offsets == []
 
 
+def test_what_an_ended_try_left_without_its_last_sync_is_made_durable(device: Device) -> None:
+    data = packed(2)
+    wanted = artefact(data, 2)
+
+    async def to_the_end() -> None:
+        await stage(device.disk, wanted, Fetching(Source(data), Clock(), Duration.seconds(5)))
+
+    before = device.image.operations
+    run(to_the_end())
+    last = device.image.operations - before
+    device = Device()
+    assert run_into_cut(device, to_the_end(), last)
+    device.image.before_change = None
+    assert run(is_complete(device.disk, wanted.release))
+    assert not device.image.is_durable(paths.manifest(wanted.release.version))
+    device.stage(wanted, Source(data))
+    assert device.image.is_durable(paths.manifest(wanted.release.version))
+    device.image.power_cut(random.Random(1))
+    assert run(is_complete(device.disk, wanted.release))
+
+
 def test_a_damaged_file_is_fetched_again(device: Device) -> None:
     data = packed(2)
     wanted = artefact(data, 2)
