@@ -30,7 +30,7 @@ class NoReleaseErased(Invariant):
         journal.subscribe(FileDamaged, self._file_damaged)
         journal.subscribe(AgentStarted, self._started)
         journal.subscribe(ReleasesUnsettled, self._may_be_lost)
-        journal.subscribe(PowerRestored, lambda event: self._unsettled.pop(event.device, None))
+        journal.subscribe(PowerRestored, self._power_is_back)
 
     def _file_damaged(self, event: FileDamaged) -> None:
         self._damaged[event.device, event.path] = None
@@ -38,6 +38,9 @@ class NoReleaseErased(Invariant):
     def _may_be_lost(self, event: ReleasesUnsettled) -> None:
         ran = self._ran.get(event.device, {})
         self._unsettled[event.device] = tuple(release for release in event.releases if release not in ran)
+
+    def _power_is_back(self, event: PowerRestored) -> None:
+        self._unsettled.pop(event.device, None)
 
     def _started(self, event: AgentStarted) -> None:
         self._ran.setdefault(event.device, {})[event.release] = None

@@ -277,7 +277,7 @@ class VirtualDevice:
         else:
             self.timekeeper.power_lost()
         self._journal.record((PowerRestored if on else PowerCut)(self._now(), self.device))
-        unsettled = () if on else tuple(release for release in self._on_disk if not self._is_durable(release))
+        unsettled = () if on else tuple(release for release in self._on_disk or () if not self._is_durable(release))
         if unsettled:
             self._journal.record(ReleasesUnsettled(self._now(), self.device, unsettled))
 

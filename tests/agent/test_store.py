@@ -105,6 +105,22 @@ def test_only_the_first_verified_mark_forgets_the_starts(store: Store, image: Di
     assert image.read(paths.TRIALS) == starts
 
 
+def test_a_mark_that_an_ended_process_left_without_its_last_sync_is_made_durable(
+    store: Store, image: DiskImage, values: Values
+) -> None:
+    one = values.release(2)
+    mark = paths.quarantine(one)
+    run(store.quarantine(one, "it crashed", A1))
+    data = image.read(mark)
+    image.unlink(mark)
+    image.sync_all()
+    image.write(mark, data)
+    image.sync(mark)
+    assert not image.is_durable(mark)
+    run(store.quarantine(one, "it crashed", A1))
+    assert image.is_durable(mark)
+
+
 def test_the_first_reason_of_a_quarantine_stays_and_an_unreadable_mark_condemns(
     store: Store, image: DiskImage, values: Values
 ) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from pathlib import PurePosixPath
 
@@ -75,12 +77,12 @@ def test_what_is_called_durable_is_what_every_power_cut_leaves() -> None:
         left = set()
         for seed in SEEDS:
             disk = image()
-            steps = (
-                lambda disk=disk: disk.write(B, b"new"),
-                lambda disk=disk: disk.make_executable(B),
-                lambda disk=disk: disk.sync(B),
-                lambda disk=disk: disk.rename(B, A),
-                lambda disk=disk: disk.sync_folder(FOLDER),
+            steps: tuple[Callable[[], None], ...] = (
+                partial(disk.write, B, b"new"),
+                partial(disk.make_executable, B),
+                partial(disk.sync, B),
+                partial(disk.rename, B, A),
+                partial(disk.sync_folder, FOLDER),
             )
             for step in steps[:upto]:
                 step()
