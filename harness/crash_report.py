@@ -185,7 +185,7 @@ def show_one(out: Console, sweep: Sweep, run: Crashed) -> None:
     for line in (*run.result.timeline, *run.result.trail):
         out.print(line, markup=False, soft_wrap=True)
     verdict = type(run.result.verdict).__name__
-    words = run.result.reason or f"{run.ending.value}, {run.recovery} after the last crash"
+    words = run.result.reason or f"{run.ending.value}, {run.recovery.in_seconds:.0f} s after the last crash"
     out.print(f"{spelled(run.points)} ({run.name}): {verdict}: {words}", markup=False, soft_wrap=True)
     out.print(command(sweep, run.points), markup=False, soft_wrap=True)
 
