@@ -175,6 +175,9 @@ def test_a_part_that_fails_ends_the_run(place: Path, monkeypatch: pytest.MonkeyP
 
 
 RUNNER = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in the background without it
+
 from fleet.contracts.ids import DeviceId, Version
 from fleet.contracts.time import Duration
 from harness.releases import ReleasePlan
@@ -198,7 +201,10 @@ def test_nothing_is_left_of_a_run_that_was_ended_from_outside(place: Path, numbe
         assert process.stdout is not None
         assert process.stdout.readline() == "up\n"
         process.send_signal(number)
-        assert process.wait(60) != 0
+        try:
+            assert process.wait(60) != 0
+        finally:
+            process.kill()
     deadline = time.monotonic() + 20
     while processes(place) and time.monotonic() < deadline:
         time.sleep(0.05)
