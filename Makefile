@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 JOBS ?= 2
-DEVICES ?= 200
+DEVICES ?= 40
 FUZZ ?= 100000
 SEEDS ?= 1000
 VENV := .venv
@@ -20,7 +20,7 @@ SWEPT := scenarios/upgrade/straight.toml scenarios/rollback/automatic-return.tom
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: $(INSTALLED) ## The main job: every scenario on DEVICES=200 simulated devices, ending in a table
+demo: $(INSTALLED) ## The main job: every scenario on DEVICES=40 simulated devices, ending in a table
 	$(BIN)/twin run scenarios --target sim --devices $(DEVICES) --jobs $(JOBS)
 
 seeds: $(INSTALLED) ## Every scenario with SEEDS=1000 seeds on 5 devices: none may end other than held
