@@ -126,7 +126,7 @@ async def connection(config: FleetConfig) -> AsyncIterator[Connection]:
     """The adapters, connecting; the bus is closed in the end."""
     clock, chance = WallClock(config.pace), SystemChance()
     login = PasswordFile(config.bus.login)
-    login.read()
+    await login.read()
     bus = NatsBus(config.bus.url, config.bus.name, login, clock, chance)
     bus.start()
     try:

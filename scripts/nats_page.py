@@ -25,6 +25,7 @@ _WRITERS: Final = {
     Bucket.STATE: "that device",
     Bucket.HEARTBEAT: "that device",
     Bucket.OBJECTS: "people and the operator",
+    Bucket.IDENTITY: "enrolment",
 }
 
 _HEAD: Final = """\

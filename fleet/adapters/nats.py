@@ -12,12 +12,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from nats.errors import Error as NatsError
 
 from fleet.adapters import nats_messages as messages
-from fleet.adapters.nats_login import Login, PasswordFile
+from fleet.adapters.nats_login import Login, LoginSource, PasswordFile, PasswordLogin, TokenLogin
 from fleet.adapters.nats_wire import Frame, WireClient
 from fleet.capabilities.bus import Deleted, Entry, Request
 from fleet.capabilities.clock import Chance, Clock
@@ -28,7 +28,7 @@ from fleet.contracts.layout import Bucket
 from fleet.contracts.permissions import inbox_prefix
 from fleet.contracts.time import Duration
 
-__all__ = ["Login", "NatsBus", "NatsTimings", "PasswordFile"]
+__all__ = ["Login", "LoginSource", "NatsBus", "NatsTimings", "PasswordFile", "PasswordLogin", "TokenLogin"]
 
 _log = logging.getLogger("fleet.bus")
 
@@ -57,14 +57,6 @@ class NatsTimings:
     """A ping without an answer for this many intervals ends the connection."""
     leave: Duration = Duration.seconds(2)
     """How long an orderly end may take."""
-
-
-class LoginSource(Protocol):
-    """Where the login comes from, at each connection anew."""
-
-    def read(self) -> Login:
-        """The login now. Raises: FleetError."""
-        ...
 
 
 class Listener:
@@ -395,12 +387,13 @@ class NatsBus:
 
     async def _dial(self, session: _Session) -> None:
         """Connect, subscribe, and have the server confirm that it has taken both in."""
-        login = self._login.read()
+        user, password, token = _credentials(await self._login.read())
         connecting = session.client.connect(
             servers=[self._url],
             name=self._name,
-            user=login.user,
-            password=login.password,
+            user=user,
+            password=password,
+            token=token,
             allow_reconnect=False,
             max_reconnect_attempts=1,
             reconnect_time_wait=0,
@@ -481,6 +474,15 @@ class NatsBus:
         if not self._complained:
             self._complained = True
             _log.warning("no connection to the bus: %s: %s", type(error).__name__, error)
+
+
+def _credentials(login: Login) -> tuple[str | None, str | None, str | None]:
+    """User, password and token, as the library wants them."""
+    match login:
+        case PasswordLogin(user, password):
+            return user, password, None
+        case TokenLogin(text):
+            return None, None, text
 
 
 def _forget(task: asyncio.Task[None]) -> None:

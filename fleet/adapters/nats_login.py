@@ -5,16 +5,40 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from fleet.contracts.errors import InvalidValue, Unavailable
+from fleet.contracts.time import Instant
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
-    """A user and its password. The password never shows in `repr`."""
+class PasswordLogin:
+    """A user and its password: good until somebody changes it. The password never shows in `repr`."""
 
     user: str
     password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogin:
+    """An access token of the identity provider. The text never shows in `repr`.
+
+    `expires` is on the monotonic clock of the program that logs in: its wall clock may be wrong or jump.
+    """
+
+    text: str = field(repr=False)
+    expires: Instant
+
+
+Login = PasswordLogin | TokenLogin
+
+
+class LoginSource(Protocol):
+    """Where the login comes from, at each connection anew."""
+
+    async def read(self) -> Login:
+        """The login now. May ask the identity provider. Raises: FleetError."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +47,7 @@ class PasswordFile:
 
     path: Path
 
-    def read(self) -> Login:
+    async def read(self) -> PasswordLogin:
         """What stands in the file now. Raises: Unavailable, InvalidValue (which quotes nothing of the file)."""
         try:
             content = json.loads(self.path.read_bytes())
@@ -33,6 +57,6 @@ class PasswordFile:
             raise InvalidValue(f"the login in {self.path} is not JSON") from None
         match content:
             case {"user": str(user), "password": str(password)}:
-                return Login(user, password)
+                return PasswordLogin(user, password)
             case _:
                 raise InvalidValue(f"the login in {self.path} lacks a user and a password")

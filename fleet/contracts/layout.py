@@ -23,6 +23,7 @@ from fleet.contracts.records import (
     DesiredWorkload,
     DesiredWorkloads,
     DeviceInfo,
+    Enrolment,
     Heartbeat,
     LockReply,
     LockRequest,
@@ -46,6 +47,7 @@ class Bucket(StrEnum):
     STATE = "state"
     HEARTBEAT = "heartbeat"
     OBJECTS = "objects"
+    IDENTITY = "identity"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ BUCKETS: Final = (
     BucketSpec(Bucket.STATE, history=1, rollup=False),
     BucketSpec(Bucket.HEARTBEAT, history=1, rollup=False),
     BucketSpec(Bucket.OBJECTS, history=1, rollup=False),
+    BucketSpec(Bucket.IDENTITY, history=8, rollup=False),
 )
 
 R = TypeVar("R", bound=Record)
@@ -118,6 +121,11 @@ def heartbeat(device: DeviceId, slot: Slot) -> Address[Heartbeat]:
     return Address(Bucket.HEARTBEAT, f"{device}.{slot.value}", Heartbeat)
 
 
+def enrolment(device: DeviceId) -> Address[Enrolment]:
+    """Where it stands who may act as a device. Written by enrolment alone; no device may read it."""
+    return Address(Bucket.IDENTITY, device, Enrolment)
+
+
 @dataclass(frozen=True, slots=True)
 class Subject:
     """A request/reply subject of one device, and the types that go over it."""
@@ -161,6 +169,8 @@ def _place_of(record: Record) -> tuple[Bucket, str]:
             return Bucket.DESIRED, f"{record.device}.workloads"
         case DeviceInfo():
             return Bucket.INFO, record.device
+        case Enrolment():
+            return Bucket.IDENTITY, record.device
         case WorkloadState():
             return Bucket.STATE, f"{record.device}.workload.{record.deployment}"
         case UpgradeState():
@@ -240,6 +250,8 @@ def record_type(bucket: Bucket, key: str) -> type[Record] | None:
             return DesiredWorkloads
         case (Bucket.INFO, _):
             return DeviceInfo
+        case (Bucket.IDENTITY, _):
+            return Enrolment
         case (Bucket.STATE, _, "upgrade"):
             return UpgradeState
         case (Bucket.STATE, _, "workload", _):

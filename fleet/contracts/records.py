@@ -95,6 +95,40 @@ class DesiredWorkloads(Record):
     deployments: tuple[DeploymentName, ...]
 
 
+# --- identity: written by enrolment only --------------------------------------------------------------
+
+
+class Admitted(Frozen):
+    """The device may log in, with a token issued at `tokens_from` or later (the provider's clock, whole seconds).
+
+    A device that is enrolled again after a revocation gets a later `tokens_from`, so that no token from before the
+    revocation is ever good again.
+    """
+
+    standing: Literal["admitted"] = "admitted"
+    tokens_from: Instant
+
+
+class Revoked(Frozen):
+    """The device may not log in, whatever token it shows. `at` is the clock of whoever revoked it."""
+
+    standing: Literal["revoked"] = "revoked"
+    at: Instant
+    reason: Text = ""
+
+
+class Enrolment(Record):
+    """Which user of the identity provider is this device, and whether it may log in. Read by the auth callout.
+
+    `user` is the `sub` of the device's tokens: providers number their users, so this is the one place that says which
+    number is which device.
+    """
+
+    device: DeviceId
+    user: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\s]+$")]
+    standing: Annotated[Admitted | Revoked, Field(discriminator="standing")]
+
+
 # --- info: written by that device --------------------------------------------------------------------
 
 

@@ -342,7 +342,7 @@ class FleetState:
                 case Bucket.HEARTBEAT:
                     for seen in view.slots.values():
                         seen.revision = NOTHING
-                case Bucket.OBJECTS:
+                case Bucket.OBJECTS | Bucket.IDENTITY:
                     pass
 
     # --- problems

@@ -12,6 +12,7 @@ from sim.journal import ForeignRead, HeartbeatStored, Journal, KvDeleted, KvStor
 
 OPERATOR = "operator"
 HARNESS = "harness"
+ENROLMENT = "enrolment"
 """The writer behind declared faults and the user's objects: may write anything."""
 
 
@@ -61,6 +62,8 @@ def _may_write(writer: str, bucket: Bucket, key: str) -> bool:
     match bucket:
         case Bucket.DESIRED | Bucket.OBJECTS:
             return is_operator(writer)
+        case Bucket.IDENTITY:
+            return writer == ENROLMENT
         case Bucket.INFO:
             return key == writer
         case Bucket.STATE | Bucket.HEARTBEAT:

@@ -28,6 +28,7 @@ from sim.journal import (
 
 OPERATOR = "operator"
 HARNESS = "harness"
+ENROLMENT = "enrolment"
 _TAPPED = ("fleet.stop.*", "fleet.lock.*")
 _SETTLE = Duration.seconds(10)
 _LOOK_AGAIN = Duration.millis(10)
@@ -158,6 +159,8 @@ def _owner(bucket: Bucket, key: str) -> str:
     match bucket:
         case Bucket.DESIRED | Bucket.OBJECTS:
             return OPERATOR
+        case Bucket.IDENTITY:
+            return ENROLMENT
         case Bucket.INFO:
             return key
         case Bucket.STATE | Bucket.HEARTBEAT:

@@ -17,7 +17,7 @@ from importlib.resources import files
 from typing import Final, NoReturn
 
 from agent import __main__ as agent
-from fleet.adapters.nats_login import Login, PasswordFile
+from fleet.adapters.nats_login import PasswordFile, PasswordLogin
 from fleet.contracts.time import Duration
 from fleet.releases.defects import selftest
 from fleet.releases.defects.catalogue import AFTER, Defect, Misbehaviour
@@ -98,6 +98,6 @@ class _Process:
 
 
 class _WrongPassword(PasswordFile):
-    def read(self) -> Login:
-        login = super().read()
-        return Login(login.user, "not " + login.password)
+    async def read(self) -> PasswordLogin:
+        login = await super().read()
+        return PasswordLogin(login.user, "not " + login.password)
