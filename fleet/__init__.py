@@ -11,10 +11,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from fleet.contracts.auth import FleetDeviceAuth as FleetDeviceAuth
     from fleet.contracts.podman import PodmanScore as PodmanScore
     from fleet.identity.auth import AdminAuth as AdminAuth
     from fleet.identity.auth import DeviceEnrollmentIntent as DeviceEnrollmentIntent
-    from fleet.identity.auth import FleetDeviceAuth as FleetDeviceAuth
     from fleet.scores.enroll import DeviceAlreadyEnrolled as DeviceAlreadyEnrolled
     from fleet.scores.enroll import DeviceEnrolled as DeviceEnrolled
     from fleet.scores.enroll import EnrollOutcome as EnrollOutcome
@@ -46,7 +46,7 @@ _HOMES: Final = {
     "DeviceSetUp": "fleet.scores.setup",
     "DeviceUnchanged": "fleet.scores.setup",
     "EnrollOutcome": "fleet.scores.enroll",
-    "FleetDeviceAuth": "fleet.identity.auth",
+    "FleetDeviceAuth": "fleet.contracts.auth",
     "FleetDeviceEnrollScore": "fleet.scores.enroll",
     "FleetDeviceSetupScore": "fleet.scores.setup",
     "FleetServerScore": "fleet.scores.server",

@@ -7,9 +7,9 @@ from typing import Annotated, Literal, assert_never
 
 from pydantic import Field, ValidationError
 
+from fleet.contracts.auth import Url
 from fleet.contracts.errors import InvalidValue
 from fleet.contracts.ids import Frozen, ObjectName
-from fleet.identity.auth import Url
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 KvPath = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]+(?:/[a-zA-Z0-9_-]+)*$", max_length=200)]

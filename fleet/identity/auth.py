@@ -1,48 +1,19 @@
-"""The shapes of an identity: wanted (before enrolment) and resolved (after it), as types that cannot be confused.
+"""The shapes of an identity that is wanted, and of the login that makes one.
 
-Only a resolved `FleetDeviceAuth` can be rendered to a device's configuration, and only enrolment makes one. Private
-keys are named by where they are, never carried.
+The resolved shape is a type of its own (`fleet.contracts.auth.FleetDeviceAuth`): only it can be rendered to a device's
+configuration, and only enrolment makes one.
 """
 
 from __future__ import annotations
 
 from pathlib import PurePosixPath
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from fleet.contracts.errors import InvalidValue
-from fleet.contracts.ids import DeviceId, Frozen
+from fleet.contracts.auth import Name, Url
+from fleet.contracts.ids import DeviceId, Frozen, ObjectName
 from fleet.contracts.time import Duration
-
-Url = Annotated[str, Field(pattern=r"^https?://[^\s]*[^\s/]$", max_length=2048)]
-"""An absolute http(s) address without a slash at its end: providers compare issuers letter by letter."""
-Name = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\s]+$")]
-
-
-class FleetDeviceAuth(Frozen):
-    """What an agent needs on its disk to obtain tokens. Made by enrolment.
-
-    Args:
-        issuer: the identity provider.
-        scopes: asked for with each token; they decide its audience and roles.
-        user: the id of the device's machine user.
-        key: the id under which the provider knows the device's public key.
-        private_key: where on the device the private key lies (PEM).
-    """
-
-    issuer: Url
-    scopes: Annotated[tuple[Name, ...], Field(min_length=1)]
-    user: Name
-    key: Name
-    private_key: PurePosixPath
-
-    @field_validator("private_key")
-    @classmethod
-    def _is_absolute(cls, path: PurePosixPath) -> PurePosixPath:
-        if not path.is_absolute():
-            raise InvalidValue(f"{path} is not an absolute path on the device")
-        return path
 
 
 class DeviceEnrollmentIntent(Frozen):
@@ -63,20 +34,29 @@ class DeviceEnrollmentIntent(Frozen):
     key_lifetime: Duration = Duration.minutes(60 * 24 * 365)
 
 
+class KeyInFile(Frozen):
+    """A service account's key file on the machine that enrols."""
+
+    kept: Literal["file"] = "file"
+    path: PurePosixPath
+
+
+class KeyInSecret(Frozen):
+    """A service account's key file as a secret of the installation's store."""
+
+    kept: Literal["secret"] = "secret"
+    name: ObjectName
+
+
 class AdminAuth(Frozen):
     """How enrolment itself logs in at the identity provider.
 
     Args:
         issuer: the identity provider.
         organization: the one that device users are made in.
-        key_file: the service account's key file on the machine that enrols.
+        key: where the service account's key file is.
     """
 
     issuer: Url
     organization: Name
-    key_file: PurePosixPath
-
-
-def render(auth: FleetDeviceAuth) -> bytes:
-    """The part of an agent's configuration that lets it obtain tokens, as JSON."""
-    return auth.model_dump_json(indent=2).encode()
+    key: Annotated[KeyInFile | KeyInSecret, Field(discriminator="kept")]

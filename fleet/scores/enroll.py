@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fleet.contracts.auth import FleetDeviceAuth
 from fleet.contracts.ids import Frozen
-from fleet.identity.auth import AdminAuth, DeviceEnrollmentIntent, FleetDeviceAuth
+from fleet.identity.auth import AdminAuth, DeviceEnrollmentIntent
 
 
 class FleetDeviceEnrollScore(Frozen):

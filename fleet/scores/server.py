@@ -7,8 +7,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from fleet.contracts.auth import Url
 from fleet.contracts.ids import Frozen, ObjectName, Version
-from fleet.identity.auth import Url
 
 Bytes = Annotated[int, Field(gt=0)]
 

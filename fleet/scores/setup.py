@@ -7,9 +7,9 @@ from typing import Annotated
 
 from pydantic import Field
 
+from fleet.contracts.auth import FleetDeviceAuth
 from fleet.contracts.ids import DeviceId, Frozen, Release
 from fleet.contracts.records import Artefact
-from fleet.identity.auth import FleetDeviceAuth
 
 
 class FleetDeviceSetupScore(Frozen):

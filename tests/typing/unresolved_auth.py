@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
+from fleet.contracts.auth import FleetDeviceAuth, render
 from fleet.contracts.ids import DeviceId
 from fleet.contracts.records import Artefact
-from fleet.identity.auth import AdminAuth, DeviceEnrollmentIntent, FleetDeviceAuth, render
+from fleet.identity.auth import AdminAuth, DeviceEnrollmentIntent
 from fleet.scores.setup import FleetDeviceSetupScore
 
 

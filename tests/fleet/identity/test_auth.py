@@ -8,7 +8,8 @@ from pathlib import PurePosixPath
 import pytest
 from pydantic import ValidationError
 
-from fleet.identity.auth import DeviceEnrollmentIntent, FleetDeviceAuth, render
+from fleet.contracts.auth import FleetDeviceAuth, render
+from fleet.identity.auth import DeviceEnrollmentIntent
 
 FIELDS: dict[str, object] = {
     "issuer": "https://id.example.org",

@@ -10,13 +10,14 @@ import pytest
 from pydantic import ValidationError
 
 from fleet.capabilities.objects import Listing, WatchEvent
+from fleet.contracts.auth import FleetDeviceAuth
 from fleet.contracts.errors import Conflict, NotFound
 from fleet.contracts.ids import Architecture, DeploymentName, DeviceId, ObjectName, Release, Sha256, Version
 from fleet.contracts.object_changes import at_version, created, replaced
 from fleet.contracts.objects import AgentRollout, Deployment, MaxUnavailable, Object, RolloutGroup, Selector
 from fleet.contracts.podman import Container, PodmanScore
 from fleet.contracts.records import Artefact
-from fleet.identity.auth import AdminAuth, DeviceEnrollmentIntent, FleetDeviceAuth
+from fleet.identity.auth import AdminAuth, DeviceEnrollmentIntent, KeyInFile
 from fleet.scores import podman, upgrade
 from fleet.scores.enroll import FleetDeviceEnrollScore
 from fleet.scores.outcome import Changed, Created, Unchanged
@@ -168,7 +169,9 @@ AUTH = FleetDeviceAuth(
 
 def test_scores_are_frozen_values() -> None:
     intent = DeviceEnrollmentIntent(device=DeviceId("pi-1"), issuer="https://id.example.org", project="1")
-    admin = AdminAuth(issuer="https://id.example.org", organization="2", key_file=PurePosixPath("admin.json"))
+    admin = AdminAuth(
+        issuer="https://id.example.org", organization="2", key=KeyInFile(path=PurePosixPath("admin.json"))
+    )
     values = (
         score(),
         FleetServerScore(
