@@ -23,6 +23,9 @@ DELETE: Final = b"NATS/1.0\r\nKV-Operation: DEL\r\n"
 PUT: Final = b"NATS/1.0\r\n"
 _INBOX: Final = re.compile(r"_INBOX_[-a-zA-Z0-9_]+(?:\.[-a-zA-Z0-9_]+)+")
 _DELETING: Final = ("DEL", "PURGE")
+_FORBIDDEN: Final = re.compile(r"'Permissions Violation for (Publish|Subscription) to \"([^\"]*)\"")
+MAX_CONTROL_LINE: Final = 4096
+"""Bytes of a line of the protocol, without its end. At a longer one the server ends the connection."""
 
 
 def value_subject(bucket: Bucket, key: str) -> str:
@@ -47,12 +50,39 @@ def listing_request(bucket: Bucket, prefix: str, start: int, count: int) -> byte
 
 
 def publish(subject: str, reply: str, payload: bytes, header: bytes = b"") -> bytes:
-    """The protocol line of a message. `header` begins with `NATS/1.0`, every line of it ends, without the empty one."""
+    """The protocol line of a message. `header` begins with `NATS/1.0`, every line of it ends, without the empty one.
+
+    Raises:
+        TooLarge: the server would end the connection at such a line.
+    """
     to = f"{subject} {reply} " if reply else f"{subject} "
     if not header:
-        return f"PUB {to}{len(payload)}\r\n".encode() + payload + b"\r\n"
+        return _line(f"PUB {to}{len(payload)}") + payload + b"\r\n"
     head = header + b"\r\n"
-    return f"HPUB {to}{len(head)} {len(head) + len(payload)}\r\n".encode() + head + payload + b"\r\n"
+    return _line(f"HPUB {to}{len(head)} {len(head) + len(payload)}") + head + payload + b"\r\n"
+
+
+def subscribe(subject: str, sid: int) -> bytes:
+    """The protocol line that asks for messages. Raises: TooLarge."""
+    return _line(f"SUB {subject} {sid}")
+
+
+def unsubscribe(sid: int) -> bytes:
+    """The protocol line that asks for no more of them."""
+    return _line(f"UNSUB {sid}")
+
+
+def _line(text: str) -> bytes:
+    line = text.encode()
+    if len(line) > MAX_CONTROL_LINE:
+        raise TooLarge(f"a line of {len(line)} bytes: {MAX_CONTROL_LINE} are the most that the server takes")
+    return line + b"\r\n"
+
+
+def forbidden(error: str) -> tuple[str, str] | None:
+    """What an error that the server reports says no to: `publish` or `subscription`, and the subject."""
+    found = _FORBIDDEN.match(error)
+    return None if found is None else (found[1].lower(), found[2])
 
 
 def with_expected(header: bytes, last: int | None) -> bytes:

@@ -1,10 +1,12 @@
 """nats-py's client with its hands washed: messages come as the bytes they are, whatever a hostile writer put into them.
 
-Three traps of nats-py 2.16 make this necessary, each of them measured. A subject or a status line that is not UTF-8
+Some traps of nats-py 2.16 make this necessary, each of them measured. A subject or a status line that is not UTF-8
 raises inside the read loop, which then ends without a word until pings go missing. A vertical tab in a subject counts
 as a separator, which is a protocol error and costs the connection. And messages go through one queue per subscription,
-which loses their order between subscriptions and drops them when it is full. So this subclass reads the frames itself
-and hands each message over at once; connecting, authentication, pings and sending stay the library's.
+which loses their order between subscriptions and drops them when it is full. What the client may not do is reported in
+lower case, so that the subject is lost. And a PING that comes before the answer to CONNECT, as it does when an auth
+callout takes its time, ends the client for good. So this subclass reads the frames itself and hands each message over
+at once, and answers early PINGs; authentication, later pings and sending stay the library's.
 """
 
 from __future__ import annotations
@@ -59,11 +61,16 @@ class Headers:
 
 
 class WireClient(Client):
-    """One connection, for once: it does not reconnect, and what arrives goes to `on_frame`, which must not raise."""
+    """One connection, for once: it does not reconnect.
 
-    def __init__(self, on_frame: Callable[[Frame], None]) -> None:
+    Args:
+        on_frame: told of each message. Must not raise.
+        on_refusal: told of each error of the server, as it words it, before the library is. Must not raise.
+    """
+
+    def __init__(self, on_frame: Callable[[Frame], None], on_refusal: Callable[[str], None]) -> None:
         super().__init__()
-        self._ps = _Frames(self, on_frame)  # type: ignore[assignment]  # stands in for the library's own parser
+        self._ps = _Frames(self, on_frame, on_refusal)  # type: ignore[assignment]  # stands in for the library's own parser
 
     def say(self, line: bytes) -> None:
         """Send what follows from the protocol, in order with everything said before. Does not wait."""
@@ -71,6 +78,22 @@ class WireClient(Client):
         self._pending_data_size += len(line)
         if self._flush_queue is not None and self._flush_queue.empty():
             self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+
+    async def _process_connect_init(self) -> None:
+        """The library's handshake, in which it takes a PING of the server for the answer to its own."""
+        transport = self._transport
+        assert transport is not None, "the library connects first"
+        readline = transport.readline
+
+        async def answering_pings() -> bytes:
+            line: bytes = await readline()
+            while line.strip() == b"PING":
+                transport.write(b"PONG\r\n")
+                line = await readline()
+            return line
+
+        transport.readline = answering_pings  # type: ignore[method-assign]  # for this connection, which is used once
+        await super()._process_connect_init()
 
     @property
     def unsent(self) -> int:
@@ -95,9 +118,12 @@ class WireClient(Client):
 class _Frames:
     """Cuts what arrives into frames. Stands in for nats-py's parser, whose name in the client is `_ps`."""
 
-    def __init__(self, client: WireClient, on_frame: Callable[[Frame], None]) -> None:
+    def __init__(
+        self, client: WireClient, on_frame: Callable[[Frame], None], on_refusal: Callable[[str], None]
+    ) -> None:
         self._client = client
         self._on_frame = on_frame
+        self._on_refusal = on_refusal
         self._buffer = bytearray()
 
     def reset(self) -> None:
@@ -129,7 +155,9 @@ class _Frames:
             case b"INFO":
                 await self._client._process_info(_info(rest))
             case b"-ERR":
-                await self._client._process_err(rest.decode("utf-8", "replace").lower())
+                text = rest.decode("utf-8", "replace")
+                self._on_refusal(text)
+                await self._client._process_err(text.lower())
             case b"+OK":
                 pass
             case _:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from fleet.contracts.errors import NotPermitted
 from fleet.contracts.ids import Revision
 from fleet.contracts.layout import Bucket, BucketSpec
 from fleet.contracts.time import Duration
@@ -49,6 +50,14 @@ class Request:
 class Subscription(Protocol):
     """Something that can be ended."""
 
+    @property
+    def refused(self) -> NotPermitted | None:
+        """Why nothing is delivered, once the server has said that the client may not listen there; None while it may.
+
+        Another session may be another answer. A notification of sessions is never refused.
+        """
+        ...
+
     def close(self) -> None:
         """End it. Nothing is delivered any more. Closing twice is harmless."""
         ...
@@ -70,7 +79,7 @@ class Bus(Protocol):
 
         Raises:
             Unavailable: no connection, nothing was sent.
-            TimedOut, Disconnected: may or may not land, now or after the reconnect.
+            TimedOut, Disconnected: may or may not land, now or after the reconnect. Look what stands there first.
             TooLarge, NotPermitted: refused.
         """
         ...
@@ -124,12 +133,17 @@ class Bus(Protocol):
 
         Raises:
             Unavailable: no connection, or nobody serves the subject.
+            NotPermitted, TooLarge; Refused: `subject` is none.
             TimedOut, Disconnected: the other side may have acted.
         """
         ...
 
     def serve(self, subject: str, handler: Callable[[Request], bytes | None]) -> Subscription:
-        """Answer requests on a subject (a last token `*` matches any). None means: not for me, stay silent."""
+        """Answer requests on a subject (a last token `*` matches any). None means: not for me, stay silent.
+
+        Raises:
+            TooLarge, Refused: `subject` is none.
+        """
         ...
 
     async def close(self) -> None:

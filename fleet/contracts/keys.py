@@ -29,6 +29,15 @@ def check_key(key: str) -> None:
         raise Refused(f"{key!r} is not a key: use dot-separated tokens of letters, digits, '-', '/', '_' and '='")
 
 
+def check_subject(subject: str) -> None:
+    """Refuse a subject that a program may not name; the server ends the connection at some of them.
+
+    Raises:
+        TooLarge, Refused: as `check_key`; `$` may stand in a token as well.
+    """
+    check_key(subject.replace("$", "-"))
+
+
 def shown(key: str) -> str:
     """A key for people and logs: quoted, in ASCII, and of bounded length, because anything can stand as a key."""
     if len(key) <= _SHOWN:

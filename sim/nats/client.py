@@ -13,9 +13,9 @@ from typing import Any, Final, Protocol, cast
 
 from fleet.capabilities.bus import Deleted, Entry, Request
 from fleet.capabilities.clock import Chance
-from fleet.contracts.errors import Conflict, Disconnected, FleetError, TimedOut, Unavailable
+from fleet.contracts.errors import Conflict, Disconnected, FleetError, NotPermitted, TimedOut, Unavailable
 from fleet.contracts.ids import Revision
-from fleet.contracts.keys import check_key, check_value
+from fleet.contracts.keys import check_key, check_subject, check_value
 from fleet.contracts.layout import Bucket
 from fleet.contracts.time import Duration
 from sim.kernel import Call
@@ -65,13 +65,14 @@ class Owner(Protocol):
 class Listener:
     """A subscription: outlives connections, runs its callback in the context it was made in."""
 
-    __slots__ = ("_bus", "_context", "callback", "patterns")
+    __slots__ = ("_bus", "_context", "callback", "patterns", "refused")
 
     def __init__(self, bus: SimBus, patterns: tuple[str, ...], callback: Callable[..., object]) -> None:
         self._bus = bus
         self._context = copy_context()
         self.patterns = patterns
         self.callback = callback
+        self.refused: NotPermitted | None = None
 
     def call(self, *args: object) -> object:
         """Run the callback. What it raises ends its process."""
@@ -207,6 +208,8 @@ class SimBus:
 
     async def request(self, subject: str, payload: bytes, timeout: Duration) -> bytes:
         """As the port says."""
+        check_subject(subject)
+        check_value(payload)
         session = self._standing()
         call, answer = self._call(timeout)
         self._pipe.send(_FRAME + len(payload), session.request, call, subject, payload)
@@ -215,6 +218,7 @@ class SimBus:
 
     def serve(self, subject: str, handler: Callable[[Request], bytes | None]) -> Listener:
         """As the port says."""
+        check_subject(subject.removesuffix(".*"))
         return self._subscribe(Listener(self, (subject,), handler))
 
     async def close(self) -> None:
@@ -242,6 +246,7 @@ class SimBus:
         self._session = session
         self._established_at = self._kernel.now
         for listener in self._listeners:
+            listener.refused = None
             self._pipe.send(_FRAME, session.subscribe, listener, listener.patterns)
         buffered, self._buffered = self._buffered, ()
         for size, _, args in buffered:
@@ -270,6 +275,11 @@ class SimBus:
             future.set_exception(answer)
         else:
             future.set_result(answer)
+
+    def not_permitted(self, session: Session, subscription: object, pattern: str) -> None:
+        """A subscription that may hear nothing."""
+        if session is self._session and subscription in self._listeners:
+            subscription.refused = NotPermitted(f"not permitted to subscribe to {pattern}")
 
     def republished(self, session: Session, subscription: object, entry: Entry) -> None:
         """A stored write that a subscription asked for."""

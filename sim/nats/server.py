@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from fleet.capabilities.bus import Entry, Stored
-from fleet.contracts.errors import FleetError, InvalidValue, Refused, Unavailable
+from fleet.contracts.errors import FleetError, InvalidValue, NotPermitted, Refused, Unavailable
 from fleet.contracts.ids import Revision
 from fleet.contracts.layout import Bucket, BucketSpec
 from fleet.contracts.permissions import Permissions
@@ -80,6 +80,10 @@ class Client(Protocol):
         """The answer to a call; a `FleetError` when it was refused."""
         ...
 
+    def not_permitted(self, session: Session, subscription: object, pattern: str) -> None:
+        """A subscription that may hear nothing of a pattern."""
+        ...
+
     def republished(self, session: Session, subscription: object, entry: Entry) -> None:
         """A stored write that a subscription asked for."""
         ...
@@ -116,11 +120,12 @@ class Session:
         self.down.send(_FRAME, self.client.accepted, self)
 
     def write(self, call: int, bucket: Bucket, key: str, value: bytes | None, expected: int | None) -> None:
-        """Store a value (None: a delete marker). A write to a forbidden subject gets no answer at all."""
+        """Store a value (None: a delete marker)."""
         if not self.open:
             self.reset()
             return
         if not self._may(bucket, key):
+            self._forbid(call, value_subject(bucket, key))
             return
         try:
             entry = self._server.store(bucket).write(key, value, expected)
@@ -145,7 +150,7 @@ class Session:
 
     def get(self, call: int, bucket: Bucket, key: str) -> None:
         """Direct get of one key."""
-        allowed = self._lets(direct_get_subject(bucket, key))
+        allowed = self._lets(call, direct_get_subject(bucket, key))
         self._server.was_read(self.name, bucket, key, allowed)
         if not allowed:
             return
@@ -158,7 +163,7 @@ class Session:
 
     def list(self, call: int, bucket: Bucket, prefix: str) -> None:
         """Direct get of all keys under a prefix."""
-        allowed = self._lets(listing_subject(bucket))
+        allowed = self._lets(call, listing_subject(bucket))
         self._server.was_read(self.name, bucket, prefix, allowed)
         if not allowed:
             return
@@ -170,15 +175,18 @@ class Session:
         self._answer(call, sum(_FRAME + _size(entry) for entry in entries), entries)
 
     def subscribe(self, subscription: object, patterns: tuple[str, ...]) -> None:
-        """Listen; patterns the client may not listen to are passed over."""
+        """Listen; the client is told of the patterns it may not listen to."""
         if not self.open:
             self.reset()
             return
         allowed = tuple(pattern for pattern in patterns if may_subscribe(self._permissions, pattern))
         self._server.was_listened(self.name, patterns, allowed)
         self._subscriptions[subscription] = allowed
-        for pattern in allowed:
-            self._server.interest.add(pattern, (self, subscription))
+        for pattern in patterns:
+            if pattern in allowed:
+                self._server.interest.add(pattern, (self, subscription))
+            else:
+                self.down.send(_FRAME, self.client.not_permitted, self, subscription, pattern)
 
     def unsubscribe(self, subscription: object) -> None:
         """Listen no more."""
@@ -187,7 +195,7 @@ class Session:
 
     def request(self, call: int, subject: str, payload: bytes) -> None:
         """Pass a request to all who serve the subject; answer at once when nobody does."""
-        if not self._lets(subject):
+        if not self._lets(call, subject):
             return
         if not self._server.requested(subject, self.name, payload, (self, call)):
             self._answer(call, _FRAME, Unavailable(f"nobody serves {subject}"))
@@ -231,11 +239,18 @@ class Session:
     def _answer(self, call: int, size: int, answer: object) -> None:
         self.down.send(size, self.client.answered, self, call, answer)
 
-    def _lets(self, subject: str) -> bool:
+    def _lets(self, call: int, subject: str) -> bool:
         if not self.open:
             self.reset()
             return False
-        return may_publish(self._permissions, subject)
+        allowed = may_publish(self._permissions, subject)
+        if not allowed:
+            self._forbid(call, subject)
+        return allowed
+
+    def _forbid(self, call: int, subject: str) -> None:
+        """The real server answers nothing, and reports beside the call what is not permitted: the client knows."""
+        self._answer(call, _FRAME, NotPermitted(f"not permitted to publish to {subject}"))
 
     def _may(self, bucket: Bucket, key: str) -> bool:
         place = (bucket, key)

@@ -41,6 +41,8 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 class Handle:
     """A subscription."""
 
+    refused = None
+
     def close(self) -> None:
         """Nothing to end."""
 

@@ -11,7 +11,7 @@ import pytest
 
 from fleet.capabilities.bus import Bus, Deleted, Entry, Request, Stored
 from fleet.capabilities.clock import Clock
-from fleet.contracts.errors import Conflict, Refused, TimedOut, TooLarge, Unavailable, Unknown
+from fleet.contracts.errors import Conflict, NotPermitted, Refused, TimedOut, TooLarge, Unavailable, Unknown
 from fleet.contracts.ids import Revision
 from fleet.contracts.layout import MAX_KEY_BYTES, MAX_VALUE_BYTES, Bucket
 from fleet.contracts.time import Duration
@@ -264,19 +264,64 @@ async def test_a_program_names_only_plain_keys(lab: Lab) -> None:
 
 
 @story
-async def test_a_forbidden_write_or_read_is_not_answered(lab: Lab) -> None:
+async def test_a_forbidden_write_or_read_is_refused_at_once(lab: Lab) -> None:
     operator, device = await connected(lab, "operator"), await connected(lab, "dev-1")
+    before = lab.clock.monotonic()
     for bucket, key in ((STATE, "dev-2.a"), (DESIRED, "dev-1.agent"), (HEARTBEAT, "dev-10.a")):
-        with pytest.raises(TimedOut):
+        with pytest.raises(NotPermitted):
             await device.put(bucket, key, b"x")
         assert await operator.entries(bucket) == ()
     await operator.put(DESIRED, "dev-2.agent", b"for another")
-    with pytest.raises(TimedOut):
+    with pytest.raises(NotPermitted):
         await device.get(DESIRED, "dev-2.agent")
-    with pytest.raises(TimedOut):
+    with pytest.raises(NotPermitted):
         await device.entries(DESIRED)
+    with pytest.raises(NotPermitted):
+        await device.request("fleet.stop.dev-2", b"", Duration.seconds(30))
     assert await device.put(STATE, "dev-1.a", b"own") == 1
     assert device.is_connected()
+    assert lab.clock.monotonic() - before < Duration.seconds(10)
+
+
+@story
+async def test_a_forbidden_subscription_is_told_of(lab: Lab) -> None:
+    operator, device = await connected(lab, "operator"), await connected(lab, "dev-1")
+    heard: list[Entry] = []
+    foreign = [
+        device.listen(DESIRED, "", heard.append),
+        device.listen(DESIRED, "dev-2", heard.append),
+        device.listen(STATE, "dev-1", heard.append),
+        device.serve("fleet.lock.*", lambda request: b"mine"),
+    ]
+    own = [device.listen(DESIRED, "dev-1", lambda entry: None), device.serve("fleet.stop.dev-1", lambda request: b"")]
+    await device.get(STATE, "dev-1.a")
+    assert [type(subscription.refused) for subscription in foreign] == [NotPermitted] * 4
+    assert [subscription.refused for subscription in own] == [None, None]
+    await operator.put(DESIRED, "dev-2.agent", b"for another")
+    await operator.put(STATE, "dev-1.a", b"its own report")
+    with pytest.raises(Unavailable):
+        await operator.request("fleet.lock.dev-2", b"", Duration.seconds(1))
+    assert heard == []
+
+
+@story
+async def test_a_subject_that_is_none_is_refused_before_it_is_sent(lab: Lab) -> None:
+    bus = await connected(lab, "operator")
+    for subject in ("", "fleet.stop.>", "fleet.*.x", "a b", "a\r\nPUB x 0", "fleet..stop", "\udcff"):
+        with pytest.raises(Refused):
+            await bus.request(subject, b"", Duration.seconds(30))
+        with pytest.raises(Refused):
+            bus.serve(subject, lambda request: b"")
+    for long in ("s" * 5000, "s" * (MAX_KEY_BYTES + 1)):
+        with pytest.raises(TooLarge):
+            await bus.request(long, b"", Duration.seconds(30))
+        with pytest.raises(TooLarge):
+            bus.serve(long, lambda request: b"")
+        with pytest.raises(TooLarge):
+            bus.listen(STATE, long, lambda entry: None)
+    with pytest.raises(TooLarge):
+        await bus.request("fleet.stop.dev-1", b"x" * (MAX_VALUE_BYTES + 1), Duration.seconds(30))
+    assert await bus.put(STATE, "dev-1.a", b"still connected") == 1
 
 
 @story

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from fleet.capabilities.bus import Deleted, Entry, Stored
-from fleet.contracts.errors import Conflict, Disconnected, InvalidValue, TimedOut, Unavailable, Unknown
+from fleet.contracts.errors import Conflict, Disconnected, InvalidValue, NotPermitted, TimedOut, Unavailable, Unknown
 from fleet.contracts.ids import DeviceId, Revision
 from fleet.contracts.layout import BUCKETS, Bucket
 from fleet.contracts.permissions import EVERYTHING, of_device
@@ -350,15 +350,15 @@ async def test_an_observer_sees_what_is_accepted_and_who_did_it(stage: Stage) ->
     await device.put(STATE, "dev-1.a", b"1")
     with pytest.raises(Conflict):
         await operator.update(STATE, "dev-1.a", b"refused", Revision(0))
-    with pytest.raises(TimedOut):
+    with pytest.raises(NotPermitted):
         await device.put(STATE, "dev-2.a", b"forbidden")
     await operator.delete(STATE, "dev-1.a")
     stage.server.store_raw(STATE, b"\xff", b"raw")
     with pytest.raises(Unavailable):
         await device.request("fleet.lock.dev-1", b"?", SECOND)
-    with pytest.raises(TimedOut):
+    with pytest.raises(NotPermitted):
         await device.request("fleet.lock.dev-2", b"?", SECOND)
-    with pytest.raises(TimedOut):
+    with pytest.raises(NotPermitted):
         await device.get(DESIRED, "dev-2.agent")
     device.listen(DESIRED, "dev-2", lambda _: None)
     await stage.clock.sleep(SECOND)

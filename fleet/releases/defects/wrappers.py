@@ -94,6 +94,8 @@ class UnwellBus(_HeartbeatBus):
 
 
 class _Nothing:
+    refused = None
+
     def close(self) -> None:
         """Nothing was begun."""
 
