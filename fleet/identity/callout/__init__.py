@@ -1,0 +1,1 @@
+"""The auth callout: decides for the NATS server which device a client is, by its token and the enrolments."""
