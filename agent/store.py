@@ -161,6 +161,7 @@ class Store:
             await self._write(paths.quarantine(release), mark)
         else:  # Whoever wrote it may have ended before its name was durable.
             await self._disk.sync_folder(paths.QUARANTINE)
+        await self._disk.sync_folder(paths.QUARANTINE.parent)  # The first mark makes the folder that it stands in.
 
     async def lift_quarantine(self, release: Release) -> None:
         """Take the mark off a release, and give it fresh starts. The starts first: a cut in between changes nothing."""

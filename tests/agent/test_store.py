@@ -121,6 +121,16 @@ def test_a_mark_that_an_ended_process_left_without_its_last_sync_is_made_durable
     assert image.is_durable(mark)
 
 
+def test_the_first_mark_stands_in_a_folder_whose_name_is_durable(
+    store: Store, image: DiskImage, values: Values
+) -> None:
+    one = values.release(2)
+    image.make_folder(paths.STATE)
+    image.sync_all()
+    run(store.quarantine(one, "it crashed", A1))
+    assert image.is_durable(paths.quarantine(one))
+
+
 def test_the_first_reason_of_a_quarantine_stays_and_an_unreadable_mark_condemns(
     store: Store, image: DiskImage, values: Values
 ) -> None:
