@@ -28,6 +28,17 @@ class WriteRaw:
 
 
 @dataclass(frozen=True, slots=True)
+class WriteBadEntries:
+    """Everything of `harness.bad_entries` stands in every bucket, and in place of each key of `device` something bad.
+
+    After `length` the keys of the device are written again as they were, unless their owner has done so.
+    """
+
+    device: DeviceId
+    length: Duration
+
+
+@dataclass(frozen=True, slots=True)
 class KillOperator:
     """kill -9 of an operator replica; it is started again after `down`."""
 
@@ -306,6 +317,7 @@ OnDevices = (
 """The faults that hit any number of devices."""
 Fault = (
     WriteRaw
+    | WriteBadEntries
     | KillOperator
     | StopOperator
     | IsolateOperator

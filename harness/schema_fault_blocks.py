@@ -94,6 +94,16 @@ class WriteRaw(Fault):
         escaped_bytes(self.key)
 
 
+class WriteBadEntries(OnDevice):
+    """Someone writes every bad key, value and header there is into every bucket, and bad values over a device's keys.
+
+    After `length` the device's keys are written again as they were, unless their owner has done so.
+    """
+
+    fault: Literal["write-bad-entries"]
+    length: Length
+
+
 class OnOperator(Fault):
     """Base of the faults that hit one operator replica."""
 

@@ -38,11 +38,13 @@ from harness.schema_fault_blocks import (
     SlowDisk,
     SlowLink,
     StopOperator,
+    WriteBadEntries,
     WriteRaw,
 )
 
 AnyFault = (
     WriteRaw
+    | WriteBadEntries
     | KillOperator
     | StopOperator
     | IsolateOperator
@@ -71,6 +73,7 @@ FaultSpec = Annotated[AnyFault, Field(discriminator="fault")]
 
 KIND: dict[type[Part], type[faults.Fault]] = {
     WriteRaw: faults.WriteRaw,
+    WriteBadEntries: faults.WriteBadEntries,
     KillOperator: faults.KillOperator,
     StopOperator: faults.StopOperator,
     IsolateOperator: faults.IsolateOperator,
@@ -120,6 +123,8 @@ def bind(
             value = bytes.fromhex(spec.value_hex) if spec.value is None and spec.value_hex is not None else spec.value
             data = value if isinstance(value, bytes) else (value or "").encode()
             return faults.WriteRaw(spec.bucket, escaped_bytes(spec.key) * spec.repeat_key, data)
+        case WriteBadEntries():
+            return faults.WriteBadEntries(named[0], spec.length)
         case KillAgent():
             slot = _slot(spec.slot, managing(named[0]))
             return None if slot is None else faults.KillAgent(named[0], slot)
@@ -236,6 +241,8 @@ def describe(fault: faults.Fault) -> tuple[str, str]:
             shown = key.decode("utf-8", "backslashreplace")
             shown = shown if len(shown) <= 80 else f"{shown[:60]}… ({len(key)} bytes)"
             return f"write-raw {len(value)} bytes", f"{bucket}/{shown}"
+        case faults.WriteBadEntries(device, length):
+            return f"write-bad-entries for {length}", f"every bucket, and the keys of {device}"
         case faults.KillOperator(down, replica):
             return f"kill-operator for {down}", f"operator-{replica}"
         case faults.StopOperator(down, replica):

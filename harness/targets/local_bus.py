@@ -14,10 +14,13 @@ from fleet.adapters.clock import SystemChance
 from fleet.adapters.nats import NatsBus, NatsTimings, PasswordFile
 from fleet.adapters.nats_admin import NatsAdmin
 from fleet.adapters.objects import StandaloneObjects
+from fleet.capabilities.bus import Entry
 from fleet.capabilities.clock import Clock
 from fleet.contracts.errors import FleetError, NotFound, Unavailable
+from fleet.contracts.ids import Revision
 from fleet.contracts.layout import BUCKETS, Bucket
 from fleet.contracts.time import Duration, Instant
+from harness.bad_entries import Becomes
 from harness.faults import WriteRaw
 from harness.targets.local_bus_watch import HARNESS, BusWatch
 from harness.targets.nats_process import NatsProcess
@@ -124,6 +127,22 @@ class LocalBus:
         _, watch = self._parts()
         watch.expect_raw(fault.bucket, fault.key, fault.value)
         await self._nats.store_raw(HARNESS, fault.bucket, fault.key, fault.value)
+
+    async def write(self, bucket: Bucket, key: bytes, value: bytes, headers: bytes, becomes: Becomes) -> Revision:
+        """See `RawWriter.write`."""
+        if becomes is Becomes.VALUE:
+            self._parts()[1].expect_raw(bucket, key, value)
+        return await self._nats.store_raw(HARNESS, bucket, key, value, headers)
+
+    async def entries(self, bucket: Bucket) -> tuple[Entry, ...]:
+        """See `RawWriter.entries`."""
+        return await self._parts()[0].entries(bucket)
+
+    async def put_back(self, bucket: Bucket, key: str, value: bytes, last: Revision) -> None:
+        """See `RawWriter.put_back`."""
+        bus, watch = self._parts()
+        watch.expect_raw(bucket, key.encode(), value)
+        await bus.update(bucket, key, value, last)
 
     async def settle(self) -> None:
         """See `BusWatch.settle`. While the server is down it waits until it is back."""

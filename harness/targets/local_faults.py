@@ -37,8 +37,10 @@ from harness.faults import (
     SlowDisk,
     SlowLink,
     StopOperator,
+    WriteBadEntries,
     WriteRaw,
 )
+from harness.targets.bad_writing import write_all
 from harness.targets.local_bus import LocalBus
 from harness.targets.local_cpu import beyond, slow_down
 from harness.targets.local_device import LocalDevice
@@ -109,6 +111,8 @@ class LocalFaults:
             case WriteRaw():
                 await self._bus.write_raw(fault)
                 return None
+            case WriteBadEntries(device):
+                return await write_all(self._bus, device)
             case KillOperator(_, replica):
                 operator = self._operator(replica)
                 await operator.kill()

@@ -112,8 +112,10 @@ class NatsProcess:
         assert self._child is None
         return nats_store.lose_tail(self._folder / "store", bucket, writes)
 
-    async def store_raw(self, user: str, bucket: Bucket, key: bytes, value: bytes) -> Revision:
+    async def store_raw(self, user: str, bucket: Bucket, key: bytes, value: bytes, headers: bytes = b"") -> Revision:
         """Write any bytes under any key as `user`, past every check a client library makes.
+
+        `headers` are whole lines, each with its CR LF.
 
         Raises:
             TooLarge, Refused: the server said no. Unavailable: it did not answer.
@@ -121,7 +123,7 @@ class NatsProcess:
         password = next(item.password for item in self._users if item.name == user)
         try:
             async with self._clock.timeout(_RAW_ANSWER):
-                return await _publish_raw(self._address(), user, password, bucket, key, value)
+                return await _publish_raw(self._address(), user, password, bucket, key, value, headers)
         except (TimeoutError, OSError, EOFError) as error:
             raise Unavailable(f"nats-server gave no answer: {type(error).__name__}") from error
 
@@ -204,9 +206,9 @@ async def _greets(address: tuple[str, int]) -> bool:
 
 
 async def _publish_raw(
-    address: tuple[str, int], user: str, password: str, bucket: Bucket, key: bytes, value: bytes
+    server: tuple[str, int], user: str, password: str, bucket: Bucket, key: bytes, value: bytes, headers: bytes
 ) -> Revision:
-    reader, writer = await asyncio.open_connection(*address)
+    reader, writer = await asyncio.open_connection(*server)
     try:
         options = json.dumps(
             {
@@ -221,7 +223,13 @@ async def _publish_raw(
         subject = b"$KV." + bucket.value.encode() + b"." + key
         inbox = f"_INBOX_{user}.raw".encode()
         writer.write(b"CONNECT " + options.encode() + b"\r\nSUB " + inbox + b" 1\r\n")
-        writer.write(b"PUB " + subject + b" " + inbox + b" %d\r\n" % len(value) + value + b"\r\n")
+        address = subject + b" " + inbox
+        if headers:
+            block = b"NATS/1.0\r\n" + headers + b"\r\n"
+            head = b"HPUB " + address + b" %d %d\r\n" % (len(block), len(block) + len(value)) + block
+        else:
+            head = b"PUB " + address + b" %d\r\n" % len(value)
+        writer.write(head + value + b"\r\n")
         return await _read_ack(reader)
     finally:
         writer.close()

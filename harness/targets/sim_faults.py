@@ -38,11 +38,14 @@ from harness.faults import (
     SlowDisk,
     SlowLink,
     StopOperator,
+    WriteBadEntries,
     WriteRaw,
 )
+from harness.targets.bad_writing import write_all
 from harness.targets.sim_device import Surroundings, VirtualDevice
 from harness.targets.sim_observer import HARNESS
 from harness.targets.sim_operator import VirtualOperator
+from harness.targets.sim_raw import SimRawWriter
 from harness.targets.sim_releases import WEIGHT
 from sim.disk import Trouble
 from sim.host import Machine
@@ -86,6 +89,8 @@ class SimFaults:
             case WriteRaw(bucket, key, value):
                 self._nats.store_raw(bucket, key, value)
                 return None
+            case WriteBadEntries(device):
+                return await write_all(SimRawWriter(self._nats), device)
             case KillOperator(_, replica):
                 operator = self._operators[replica]
                 operator.kill()

@@ -33,12 +33,11 @@ class Observer:
     def stored(self, bucket: Bucket, key: str, revision: Revision, writer: str, value: bytes) -> None:
         """A write was accepted."""
         kind = HeartbeatStored if bucket is Bucket.HEARTBEAT else KvStored
-        who = HARNESS if writer == RAW_WRITER else writer
-        self._journal.record(kind(self._now(), bucket, key, revision, who, value))
+        self._journal.record(kind(self._now(), bucket, key, revision, _who(writer), value))
 
     def deleted(self, bucket: Bucket, key: str, revision: Revision, writer: str) -> None:
         """A delete marker was accepted."""
-        self._journal.record(KvDeleted(self._now(), bucket, key, revision, writer))
+        self._journal.record(KvDeleted(self._now(), bucket, key, revision, _who(writer)))
 
     def requested(self, subject: str, sender: str, payload: bytes) -> None:
         """A request was published."""
@@ -61,3 +60,7 @@ class Observer:
     def object_removed(self, kind: str, name: str) -> None:
         """An object was deleted."""
         self._journal.record(ObjectRemoved(self._now(), kind, name))
+
+
+def _who(writer: str) -> str:
+    return HARNESS if writer == RAW_WRITER else writer

@@ -316,8 +316,8 @@ class NatsServer:
         except KeyError:
             raise Unavailable(f"there is no bucket {bucket}") from None
 
-    def store_raw(self, bucket: Bucket, key: bytes, value: bytes) -> Revision:
-        """Write any bytes under any key, past every permission.
+    def store_raw(self, bucket: Bucket, key: bytes, value: bytes | None) -> Revision:
+        """Write any bytes under any key (None: a delete marker), past every permission.
 
         Raises:
             Unavailable: the server is down. TooLarge; Refused for a key that no subject can carry.

@@ -221,6 +221,7 @@ EXAMPLES = {
     "isolate-operator": 'replica = 0\nlength = "1m"',
     "freeze-operator": 'length = "1m"',
     "write-raw": 'bucket = "state"\nkey = "k"\nvalue = "v"',
+    "write-bad-entries": 'device = "device-001"\nlength = "5m"',
     "kill-operator": 'down = "1s"',
     "kill-agent": 'device = "device-001"\nslot = "a"',
     "cut-power": 'group = "canary"\ndown = "30s"',
