@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar, assert_never
+from typing import Annotated, TypeVar
 
 import typer
 import uvicorn
@@ -25,17 +25,13 @@ from fleet.adapters.clock import SystemChance, WallClock
 from fleet.adapters.nats import NatsBus, PasswordFile
 from fleet.adapters.nats_admin import NatsAdmin
 from fleet.adapters.objects import StandaloneObjects
-from fleet.adapters.openbao import OpenBaoKv
 from fleet.commands import device as fleet_device
 from fleet.commands import rollout as fleet_rollout
 from fleet.commands import secrets as fleet_secrets
 from fleet.commands import status as fleet_status
 from fleet.commands import tables, words
 from fleet.commands.config import (
-    FileSecretsConfig,
     FleetConfig,
-    KubernetesSecretsConfig,
-    OpenBaoSecretsConfig,
     ReleasesConfig,
     explain,
     load,
@@ -54,11 +50,11 @@ from fleet.releases.defects.catalogue import Misbehaviour
 from fleet.releases.defects.catalogue import find as find_defect
 from fleet.releases.faulty import build_faulty
 from fleet.releases.server import app as release_app
+from fleet.roots.callout import callout_command
+from fleet.roots.secrets import secret_store
 from fleet.scores import podman, upgrade
 from fleet.scores.outcome import Changed, Created, Unchanged, ensure
 from fleet.scores.upgrade import AgentUpgradeScore
-from fleet.secrets.file import FileDocuments
-from fleet.secrets.openbao import OpenBaoDocuments
 from fleet.secrets.registry import ensure_all
 from fleet.secrets.registry import rotate as rotate_secret
 from fleet.secrets.store import Secrets
@@ -86,6 +82,7 @@ command.add_typer(deployment_command, name="deployment")
 command.add_typer(device_command, name="device")
 command.add_typer(bus_command, name="bus")
 command.add_typer(secret_command, name="secret")
+command.add_typer(callout_command, name="callout")
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="JSON file that says where the bus and the releases are.")]
 Labels = Annotated[list[str] | None, typer.Option("--label", help="name=value; may be given several times.")]
@@ -152,30 +149,9 @@ def _with_connection(config: FleetConfig, work: Callable[[Connection], Awaitable
     return asyncio.run(whole())
 
 
-@asynccontextmanager
-async def secret_store(config: FleetConfig) -> AsyncIterator[Secrets]:
-    """The secret store that the configuration names. Raises: InvalidValue."""
-    clock = WallClock()
-    match config.secrets:
-        case None:
-            raise InvalidValue('nothing says where secrets are kept: add "secrets" to --config')
-        case FileSecretsConfig(folder=folder):
-            yield Secrets(FileDocuments(folder, clock), clock)
-        case OpenBaoSecretsConfig(url=url, mount=mount, path=path, token_file=token_file):
-            engine = OpenBaoKv(url, mount, token_file, clock)
-            try:
-                yield Secrets(OpenBaoDocuments(engine, path), clock)
-            finally:
-                await engine.close()
-        case KubernetesSecretsConfig():
-            raise InvalidValue('this version reaches no cluster: set "store" of "secrets" to "file" or "openbao"')
-        case _:
-            assert_never(config.secrets)
-
-
 def _with_secrets(config: FleetConfig, work: Callable[[Secrets], Awaitable[T]]) -> T:
     async def whole() -> T:
-        async with secret_store(config) as store:
+        async with secret_store(config.secrets) as store:
             return await work(store)
 
     return asyncio.run(whole())

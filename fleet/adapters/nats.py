@@ -122,7 +122,7 @@ class NatsBus:
         """As the port says. The server stores a message without a reply subject and acknowledges nothing."""
         check_key(key)
         check_value(value)
-        self._standing().say(messages.publish(messages.value_subject(bucket, key), "", value))
+        self._standing().publish(messages.value_subject(bucket, key), value)
 
     async def update(self, bucket: Bucket, key: str, value: bytes, last: Revision) -> Revision:
         """As the port says. The server counts a delete marker as an entry, so with `last` 0 one is looked up."""
@@ -216,8 +216,35 @@ class NatsBus:
         """Ask the server's own API. Raises: Unavailable, NotPermitted, TimedOut, Disconnected."""
         return await self._call(subject, payload, self._timings.answer)
 
-    def _subscribe(self, subjects: tuple[str, ...], on_frame: Callable[[Frame], None]) -> Listener:
-        listener = Listener(subjects, on_frame, self._supervisor.unsubscribe)
+    async def gather(self, subject: str, payload: bytes, more: Duration) -> tuple[Frame, ...]:
+        """Ask and take every answer, until none has come for the length `more`. At least one has to come.
+
+        Raises: Unavailable, NotPermitted, TimedOut, Disconnected.
+        """
+        session = self._standing()
+        call = session.ask(subject, payload, b"")
+        found: list[Frame] = []
+        try:
+            while True:
+                async with self._clock.timeout(more if found else self._timings.answer):
+                    found.append(await call.next())
+        except TimeoutError:
+            if not found:
+                raise TimedOut(f"no answer to {subject} in {self._timings.answer}") from None
+            return tuple(found)
+        finally:
+            session.forget(call)
+
+    def hear(self, subject: str, queue: str, on_frame: Callable[[Frame], None]) -> Listener:
+        """Take a share of what comes on a subject, one message for each group of programs. Must not raise."""
+        return self._subscribe((subject,), on_frame, queue)
+
+    def say(self, subject: str, payload: bytes) -> None:
+        """Publish without waiting. Raises: Unavailable, TooLarge."""
+        self._standing().publish(subject, payload)
+
+    def _subscribe(self, subjects: tuple[str, ...], on_frame: Callable[[Frame], None], queue: str = "") -> Listener:
+        listener = Listener(subjects, on_frame, self._supervisor.unsubscribe, queue)
         self._supervisor.subscribe(listener)
         return listener
 

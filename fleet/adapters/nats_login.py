@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from fleet.contracts.errors import InvalidValue, Unavailable
+from fleet.contracts.permissions import DEVICE_ROOT
 from fleet.contracts.time import Instant
 
 
@@ -23,11 +24,13 @@ class PasswordLogin:
 class TokenLogin:
     """An access token of the identity provider. The text never shows in `repr`.
 
-    `expires` is on the monotonic clock of the program that logs in: its wall clock may be wrong or jump.
+    `expires` is on the monotonic clock of the program that logs in: its wall clock may be wrong or jump. `root` stands
+    before every subject but inboxes: who comes with a token is let into the account of the devices (ADR-030).
     """
 
     text: str = field(repr=False)
     expires: Instant
+    root: str = DEVICE_ROOT
 
 
 Login = PasswordLogin | TokenLogin

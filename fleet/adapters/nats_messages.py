@@ -21,7 +21,7 @@ MESSAGE_TOO_LARGE: Final = 10054
 STREAM_EXISTS: Final = 10058
 DELETE: Final = b"NATS/1.0\r\nKV-Operation: DEL\r\n"
 PUT: Final = b"NATS/1.0\r\n"
-_INBOX: Final = re.compile(r"_INBOX_[-a-zA-Z0-9_]+(?:\.[-a-zA-Z0-9_]+)+")
+_ANSWERABLE: Final = re.compile(r"_INBOX_[-a-zA-Z0-9_]+(?:\.[-a-zA-Z0-9_]+)+|_R_\.[a-zA-Z0-9]{6}\.[a-zA-Z0-9]+")
 _DELETING: Final = ("DEL", "PURGE")
 _FORBIDDEN: Final = re.compile(r"'Permissions Violation for (Publish|Subscription) to \"([^\"]*)\"")
 MAX_CONTROL_LINE: Final = 4096
@@ -62,9 +62,9 @@ def publish(subject: str, reply: str, payload: bytes, header: bytes = b"") -> by
     return _line(f"HPUB {to}{len(head)} {len(head) + len(payload)}") + head + payload + b"\r\n"
 
 
-def subscribe(subject: str, sid: int) -> bytes:
-    """The protocol line that asks for messages. Raises: TooLarge."""
-    return _line(f"SUB {subject} {sid}")
+def subscribe(subject: str, sid: int, queue: str = "") -> bytes:
+    """The protocol line that asks for messages, or for the share of one in a group. Raises: TooLarge."""
+    return _line(f"SUB {subject} {queue} {sid}" if queue else f"SUB {subject} {sid}")
 
 
 def unsubscribe(sid: int) -> bytes:
@@ -100,11 +100,12 @@ def is_no_responders(frame: Frame) -> bool:
 def reply_subject(frame: Frame) -> str | None:
     """Where the answer to a request may go; None when nowhere.
 
-    Only to an inbox. The asker chooses the subject and the answer is published with the permissions of whoever
-    answers: a device could otherwise have the operator write any key for it.
+    Only to an inbox, or to what the server made of one between two accounts (it takes no such subject from a client).
+    The asker chooses the subject and the answer is published with the permissions of whoever answers: a device could
+    otherwise have the operator write any key for it.
     """
     reply = frame.reply.decode("ascii", "replace")
-    return reply if _INBOX.fullmatch(reply) else None
+    return reply if _ANSWERABLE.fullmatch(reply) else None
 
 
 def acknowledged(frame: Frame) -> Revision:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from fleet.adapters import nats_messages as messages
@@ -27,12 +28,18 @@ _INBOX_SID: Final = 1
 class Listener:
     """A subscription: outlives sessions."""
 
-    __slots__ = ("_forget", "on_frame", "refused", "subjects")
+    __slots__ = ("_forget", "on_frame", "queue", "refused", "subjects")
 
     def __init__(
-        self, subjects: tuple[str, ...], on_frame: Callable[[Frame], None], forget: Callable[[Listener], None]
+        self,
+        subjects: tuple[str, ...],
+        on_frame: Callable[[Frame], None],
+        forget: Callable[[Listener], None],
+        queue: str = "",
     ) -> None:
         self._forget = forget
+        self.queue = queue
+        """The group of programs of which one gets each message; empty when this one gets them all."""
         self.subjects = subjects
         self.on_frame = on_frame
         self.refused: NotPermitted | None = None
@@ -77,6 +84,8 @@ class Session:
         self.client = WireClient(self._on_frame, self._on_refusal)
         self.stands = False
         """Whether it is the one in use: what is pushed to any other is not delivered."""
+        self.root = ""
+        """What stands before every subject but the inbox on the wire (ADR-030)."""
         self.renew_at: Instant | None = None
         """When a successor with a new login is due."""
         self._inbox = inbox
@@ -100,7 +109,7 @@ class Session:
         listener.refused = None
         for sid, subject in zip(self._sids[listener], listener.subjects, strict=True):
             self._listeners[sid] = listener
-            self.client.say(messages.subscribe(subject, sid))
+            self.client.say(messages.subscribe(self.root + subject, sid, listener.queue))
 
     def unsubscribe(self, listener: Listener) -> None:
         """Ask for them no more."""
@@ -114,11 +123,15 @@ class Session:
             raise Unavailable("too much waits to be sent to the bus already")
         self.client.say(line)
 
+    def publish(self, subject: str, payload: bytes) -> None:
+        """Send something that wants no answer. Raises: Unavailable, TooLarge."""
+        self.say(messages.publish(self.root + subject, "", payload))
+
     def ask(self, subject: str, payload: bytes, header: bytes) -> Call:
         """Send something that wants an answer; `forget` the call in the end. Raises: Unavailable, TooLarge."""
         self._last_call += 1
         call = Call(b"%d" % self._last_call, subject)
-        self.say(messages.publish(subject, f"{self._inbox}.{self._last_call}", payload, header))
+        self.say(messages.publish(self.root + subject, f"{self._inbox}.{self._last_call}", payload, header))
         self._calls[call.number] = call
         self._quiet.clear()
         return call
@@ -153,6 +166,8 @@ class Session:
             self._deliver(self._listeners[frame.sid], frame)
 
     def _deliver(self, listener: Listener, frame: Frame) -> None:
+        if self.root and frame.subject.startswith(self.root.encode()):
+            frame = replace(frame, subject=frame.subject[len(self.root) :])
         try:
             listener.on_frame(frame)
         except Exception as error:  # noqa: BLE001 - the loop's handler is told; raising would end the library's read loop
@@ -162,11 +177,13 @@ class Session:
     def _on_refusal(self, text: str) -> None:
         """The server does not permit something: tell whoever waits for it."""
         match messages.forbidden(text):
-            case ("publish", subject):
+            case ("publish", wire):
+                subject = wire.removeprefix(self.root)
                 for call in self._calls.values():
                     if call.subject == subject:
                         call.put(NotPermitted(f"not permitted to publish to {subject}"))
-            case ("subscription", subject):
+            case ("subscription", wire):
+                subject = wire.removeprefix(self.root)
                 for listener in self._sids:
                     if subject in listener.subjects:
                         listener.refused = NotPermitted(f"not permitted to subscribe to {subject}")

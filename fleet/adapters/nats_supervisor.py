@@ -221,6 +221,7 @@ class Supervisor:
             login = await self._login.read()
         user, password, token = _credentials(login)
         session.renew_at = self._renewal(login)
+        session.root = login.root if isinstance(login, TokenLogin) else ""
         connecting = session.client.connect(
             servers=[self._url],
             name=self._name,

@@ -21,7 +21,7 @@ class Admission:
     """What a client that is let in gets.
 
     Args:
-        device: which one it is; the server knows the connection by that name.
+        device: which one it is.
         user: the `sub` of its token.
         issued, expires: of its token, by the provider's clock. The server ends the connection at `expires`.
         permissions: what it may do.
@@ -34,25 +34,35 @@ class Admission:
     permissions: Permissions
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a client shows.
+
+    Args:
+        token: a secret; empty when there is none.
+        client: what it says it is, for a log. Nobody has checked it.
+    """
+
+    token: str = field(repr=False)
+    client: str
+
+
 class LoginRequest(Protocol):
-    """One client that wants in. To answer late is harmless and useless: the server has sent the client away by then."""
+    """One client that wants in. To answer late is harmless and useless: the server has sent the client away by then.
 
-    @property
-    def token(self) -> str:
-        """What it shows; empty when it shows nothing. A secret."""
-        ...
+    Only the first answer counts.
+    """
 
-    @property
-    def client(self) -> str:
-        """What it says it is, for a log. Nobody has checked it."""
+    def read(self) -> Shown:
+        """What the client shows. Takes a fraction of a millisecond. Raises: InvalidValue when nobody can read it."""
         ...
 
     def allow(self, admission: Admission) -> None:
-        """Let it in. Answering twice is harmless."""
+        """Let it in, after `read`."""
         ...
 
     def refuse(self) -> None:
-        """Turn it away at once. It learns no reason."""
+        """Turn it away at once, after `read`. It learns no reason."""
         ...
 
 
@@ -62,12 +72,11 @@ class Connected:
 
     Args:
         connection: names it to `CalloutWire.end`.
-        device, user, issued: of the admission.
+        device, issued: of the admission.
     """
 
     connection: str
     device: DeviceId
-    user: str = field(repr=False)
     issued: Instant
 
 
@@ -78,8 +87,8 @@ class CalloutWire(Protocol):
         """Call back for each client that wants in. The callback must not raise, and should not take long."""
         ...
 
-    async def connected(self, device: DeviceId | None = None) -> tuple[Connected, ...]:
-        """The connections of a device, or of all devices, that stand by an admission, on every server.
+    async def connected(self) -> tuple[Connected, ...]:
+        """All connections that stand by an admission, on every server.
 
         Raises:
             Unavailable, TimedOut, Disconnected, NotPermitted.

@@ -152,11 +152,12 @@ def _rooted(config: FleetConfig, folder: Path) -> FleetConfig:
     releases = config.releases
     if releases is not None:
         releases = releases.model_copy(update={"folder": folder / releases.folder})
-    secrets = None if config.secrets is None else _rooted_secrets(config.secrets, folder)
+    secrets = None if config.secrets is None else rooted_secrets(config.secrets, folder)
     return config.model_copy(update={"bus": bus, "releases": releases, "secrets": secrets})
 
 
-def _rooted_secrets(secrets: SecretsConfig, folder: Path) -> SecretsConfig:
+def rooted_secrets(secrets: SecretsConfig, folder: Path) -> SecretsConfig:
+    """The same place, with its paths relative to a folder."""
     match secrets:
         case FileSecretsConfig():
             return secrets.model_copy(update={"folder": folder / secrets.folder})

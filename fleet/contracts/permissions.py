@@ -8,6 +8,7 @@ the body of the request, where no permission reaches.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from fleet.contracts.ids import DeviceId
 
@@ -22,6 +23,43 @@ class Permissions:
 
 EVERYTHING = Permissions(publish=(">",), subscribe=(">",))
 """For the operator, which writes the desired state of all devices, and for the harness."""
+
+
+DEVICE_ROOT: Final = "_R_."
+"""What stands before every subject but inboxes in the account of the devices, on the wire (ADR-030).
+
+Whoever asks chooses where the answer goes, and the server delivers it there without asking what the asker may publish:
+a device could have its own record delivered as another device's desired release. The server takes no subject with this
+beginning as the address of an answer.
+"""
+
+REGISTRY_OF_CALLOUT = Permissions(
+    publish=("$JS.API.DIRECT.GET.KV_identity", "$JS.API.DIRECT.GET.KV_identity.>"),
+    subscribe=("_INBOX_callout-registry.>", "fleet.identity.>"),
+)
+"""For the auth callout, where it reads who is which device."""
+
+SYSTEM_OF_CALLOUT = Permissions(
+    publish=("$SYS.REQ.SERVER.PING.CONNZ", "$SYS.REQ.SERVER.*.KICK"),
+    subscribe=("_INBOX_callout-system.>",),
+)
+"""For the auth callout in the account of the system, where it cuts connections."""
+
+ENROLMENT = Permissions(
+    publish=("$KV.identity.*", "$JS.API.DIRECT.GET.KV_identity", "$JS.API.DIRECT.GET.KV_identity.>"),
+    subscribe=("_INBOX_enrolment.>", "fleet.identity.>"),
+)
+"""For enrolment and revocation, which alone write who is which device."""
+
+
+def on_the_wire(permissions: Permissions) -> Permissions:
+    """The same permissions in the account of the devices, as the server has to be told."""
+    return Permissions(
+        publish=tuple(DEVICE_ROOT + pattern for pattern in permissions.publish),
+        subscribe=tuple(
+            pattern if pattern.startswith("_INBOX_") else DEVICE_ROOT + pattern for pattern in permissions.subscribe
+        ),
+    )
 
 
 def inbox_prefix(client: str) -> str:

@@ -16,7 +16,7 @@ from typing import Final
 from fleet.capabilities.secrets import Secret, SecretStore
 from fleet.contracts.errors import NotFound
 from fleet.contracts.ids import ObjectName
-from fleet.secrets.nkeys import SECRET_BYTES, KeyKind, encode_seed
+from fleet.contracts.nkeys import SECRET_BYTES, KeyKind, encode_seed
 
 Entropy = Callable[[int], bytes]
 """Gives that many bytes that nobody can guess. In a simulated world, a stream of its own."""
@@ -62,6 +62,7 @@ GENERATED: Final = tuple(
         ("nats-callout-issuer", "signs the answers of the auth callout", partial(nkey_seed, KeyKind.ACCOUNT)),
         ("nats-callout-password", "the NATS user of the auth callout, which cannot ask itself", password),
         ("nats-callout-xkey", "encrypts what server and callout tell each other", partial(nkey_seed, KeyKind.CURVE)),
+        ("nats-enrolment-password", "the NATS user that writes who is which device", password),
         ("nats-operator-password", "the NATS user of the operator", password),
     )
 )

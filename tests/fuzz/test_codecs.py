@@ -15,7 +15,7 @@ from fleet.adapters import objects as standalone
 from fleet.capabilities.bus import Stored
 from fleet.capabilities.objects import InvalidObject
 from fleet.capabilities.secrets import Secret
-from fleet.contracts import layout
+from fleet.contracts import layout, nkeys
 from fleet.contracts.errors import InvalidValue, Refused
 from fleet.contracts.ids import BootId, ObjectName, Revision, Slot
 from fleet.contracts.keys import check_key, shown
@@ -32,7 +32,7 @@ from fleet.contracts.objects import (
 )
 from fleet.contracts.records import DesiredWorkload, Record, ReleaseManifest
 from fleet.contracts.time import Instant
-from fleet.secrets import codec, nkeys
+from fleet.secrets import codec
 from fleet.secrets.documents import Kept
 from tests.fuzz.hostile import (
     ARTEFACT,

@@ -75,8 +75,8 @@ def has_to_end(connection: Connected, roster: Roster) -> bool:
     """
     known = roster.of_device(connection.device)
     match known:
-        case Valid(record=Enrolment(user=user, standing=Admitted(tokens_from=tokens_from))):
-            return user != connection.user or connection.issued < tokens_from
+        case Valid(record=Enrolment(standing=Admitted(tokens_from=tokens_from))):
+            return connection.issued < tokens_from
         case Valid() | Deleted():
             return True
         case Invalid() | None:

@@ -106,8 +106,8 @@ class KeyCache:
         """How long to wait after an answer, or after a failure, before the provider is asked anyway."""
         return self._timings.least_pause if self._keys is None else self._timings.regularly
 
-    def asking(self, now: Instant) -> None:
-        """The provider is being asked."""
+    def asked(self, now: Instant) -> None:
+        """The provider was asked, whatever came of it."""
         self._asked = now
 
     def answered(self, keys: SigningKeySet) -> None:

@@ -29,7 +29,7 @@ class ByToken(NatsProcess):
     """Lets in whoever knows the token."""
 
     def _config(self) -> str:
-        head, _, _ = super()._config().partition("authorization {")
+        head, _, _ = super()._config().partition("accounts {")
         return f'{head}authorization {{ token: "{TOKEN}" }}\n'
 
 
@@ -45,7 +45,7 @@ class Tokens:
         self.reads += 1
         if self.failing:
             raise Unavailable("the identity provider is away")
-        return TokenLogin(TOKEN, CLOCK.monotonic() + self.lasts)
+        return TokenLogin(TOKEN, CLOCK.monotonic() + self.lasts, root="")
 
 
 def sessions_of(bus: NatsBus) -> list[int]:

@@ -18,7 +18,7 @@ T = Instant(1_800_000_000 * 10**9)
 LATER = T + Duration.seconds(60)
 DEV = DeviceId("dev-1")
 TOKEN = Verified("u-1", T, T + Duration.minutes(60))
-CONNECTION = Connected("c", DEV, "u-1", T)
+CONNECTION = Connected("c", DEV, T)
 
 
 def admitted(revision: int, device: str = "dev-1", user: str = "u-1", since: Instant = T) -> Entry:
@@ -128,7 +128,7 @@ def test_connections_end_with_what_admitted_them() -> None:
     assert has_to_end(CONNECTION, roster(revoked(1)))
     assert has_to_end(CONNECTION, roster(gone(1)))
     assert has_to_end(CONNECTION, roster(admitted(1, since=LATER)))
-    assert has_to_end(CONNECTION, roster(admitted(1, user="u-2")))
+    assert not has_to_end(CONNECTION, roster(admitted(1), revoked(2, "dev-2", "u-2")))
 
 
 def test_what_cannot_be_read_or_was_lost_ends_no_connection() -> None:

@@ -174,7 +174,7 @@ def test_keys_are_asked_for_at_most_once_in_a_while() -> None:
     start = Instant(10**12)
     assert cache.keys is None
     assert cache.may_ask(start)
-    cache.asking(start)
+    cache.asked(start)
     assert not cache.may_ask(start + Duration.seconds(9))
     assert cache.next_regular() == Duration.seconds(10)
     assert cache.may_ask(start + Duration.seconds(10))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.contracts.errors import InvalidValue
-from fleet.secrets.nkeys import KeyKind, decode_seed, encode_seed
+from fleet.contracts.nkeys import KeyKind, decode_public, decode_seed, encode_public, encode_seed, secret_of
 
 PUBLISHED = (
     (KeyKind.USER, b"SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY"),
@@ -31,8 +31,13 @@ def test_published_seeds_are_read_and_written(kind: KeyKind, seed: bytes) -> Non
 def test_what_was_encoded_is_decoded(kind: KeyKind, secret: bytes) -> None:
     seed = encode_seed(kind, secret)
     assert len(seed) == 58
-    assert seed[:2] == {KeyKind.ACCOUNT: b"SA", KeyKind.USER: b"SU", KeyKind.CURVE: b"SX"}[kind]
+    letter = {KeyKind.ACCOUNT: "A", KeyKind.SERVER: "N", KeyKind.USER: "U", KeyKind.CURVE: "X"}[kind]
+    assert seed[:2].decode() == f"S{letter}"
     assert decode_seed(seed) == (kind, secret)
+    assert secret_of(kind, seed) == secret
+    public = encode_public(kind, secret)
+    assert (len(public), public[0]) == (56, letter)
+    assert decode_public(kind, public) == secret
 
 
 @given(st.integers(0, 57), st.sampled_from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"))
@@ -67,3 +72,23 @@ def test_a_seed_of_a_kind_that_is_not_used_is_refused() -> None:
 def test_a_secret_of_another_length_is_refused() -> None:
     with pytest.raises(InvalidValue, match="32 bytes"):
         encode_seed(KeyKind.USER, bytes(31))
+
+
+PUBLIC = encode_public(KeyKind.USER, bytes(range(32)))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "U", PUBLIC[:-1], PUBLIC.lower(), "A" + PUBLIC[1:], "é" * 56, PUBLIC + "AAAAAAAA"]
+)
+def test_what_is_no_public_key_of_that_kind_is_refused(text: str) -> None:
+    with pytest.raises(InvalidValue):
+        decode_public(KeyKind.USER, text)
+
+
+def test_a_key_of_another_kind_is_refused() -> None:
+    with pytest.raises(InvalidValue, match="account"):
+        decode_public(KeyKind.ACCOUNT, PUBLIC)
+    with pytest.raises(InvalidValue, match="for users, not for curves"):
+        secret_of(KeyKind.CURVE, SEED)
+    with pytest.raises(InvalidValue, match="32 bytes"):
+        encode_public(KeyKind.USER, bytes(31))

@@ -1,0 +1,1 @@
+"""Composition roots beside `fleet.__main__`: where adapters are chosen for one program or for several commands."""
