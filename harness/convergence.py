@@ -100,6 +100,8 @@ class Convergence:
         """What one device lacks."""
         if not device.powered:
             return "to have power"
+        if device.revoked:
+            return None if device.phase is DevicePhase.STALE else "to be cut off (it was revoked)"
         if device.managing is None:
             return "to be managed by an agent"
         if device.phase is not DevicePhase.READY:

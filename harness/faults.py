@@ -299,6 +299,28 @@ class LoseBusTail:
     buckets: tuple[Bucket, ...]
 
 
+# --- identities --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StopProvider:
+    """The identity provider is away for a time. What it knew it knows afterwards."""
+
+    length: Duration
+
+
+@dataclass(frozen=True, slots=True)
+class StopCallout:
+    """No auth callout runs for a time: whoever connects with a token is refused."""
+
+    length: Duration
+
+
+@dataclass(frozen=True, slots=True)
+class RotateSigningKeys:
+    """The identity provider signs with another key from now on, and publishes the old one no more."""
+
+
 OnDevices = (
     CutPower
     | RandomPowerCuts
@@ -317,6 +339,9 @@ OnDevices = (
 """The faults that hit any number of devices."""
 Fault = (
     WriteRaw
+    | StopProvider
+    | StopCallout
+    | RotateSigningKeys
     | WriteBadEntries
     | KillOperator
     | StopOperator

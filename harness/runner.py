@@ -22,11 +22,24 @@ from harness.court import Court
 from harness.progress import Progress
 from harness.scenario import Cast
 from harness.schema_faults import KIND, AnyFault, bind, describe, length_of
-from harness.schema_steps import Abort, AnyStep, Deploy, Pause, Resume, Retry, Undeploy, Upgrade, Wait
+from harness.schema_steps import (
+    Abort,
+    AnyStep,
+    Deploy,
+    Pause,
+    ReEnroll,
+    Resume,
+    Retry,
+    Revoke,
+    RotateKey,
+    Undeploy,
+    Upgrade,
+    Wait,
+)
 from harness.schema_steps import describe as describe_step
 from harness.schema_triggers import Triggered
-from harness.steps import deploy, needs, steer, undeploy, upgrade
-from harness.targets.port import Session, Target
+from harness.steps import deploy, identity, needs, steer, undeploy, upgrade
+from harness.targets.port import Logins, Need, Session, Target
 from harness.verdict import Crashed, HarnessBroken, Held, NotApplicable, Stuck, Verdict, reason
 from sim.journal import FaultHealed, FaultInjected, Journal, PhaseEntered, StepDone
 
@@ -120,6 +133,8 @@ def _lacks(cast: Cast, target: Target) -> str | None:
         why = cannot.get(KIND[type(fault)])
         if why is not None:
             return f"target {target.name} cannot inject fault {index} ({fault.fault}): {why}"
+    if cast.plan.logins is Logins.TOKEN and Need.IDENTITIES in target.lacks:
+        return f"target {target.name} has no {Need.IDENTITIES.value}: {target.lacks[Need.IDENTITIES]}"
     for number, step in enumerate(cast.scenario.steps, 1):
         for need in needs(step):
             if need in target.lacks:
@@ -364,6 +379,8 @@ class _Drive:
                 await upgrade(self._session, self._cast, step)
             case Pause() | Resume() | Abort() | Retry():
                 await steer(self._session, step)
+            case Revoke() | ReEnroll() | RotateKey():
+                await identity(self._session, step)
             case Wait():
                 await self._wait(step)
 

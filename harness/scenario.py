@@ -39,11 +39,11 @@ from harness.schema_base import (
 from harness.schema_checks import Check
 from harness.schema_errors import ScenarioError, first, located, nearest, syntax
 from harness.schema_facts import Count, DeviceFact, LeaderIs, OperatorStarts
-from harness.schema_fault_blocks import OnOperator
+from harness.schema_fault_blocks import OnIdentities, OnOperator
 from harness.schema_faults import KIND, FaultSpec
 from harness.schema_lines import Place, lines_of
-from harness.schema_steps import Deploy, Step, Upgrade
-from harness.targets.port import FleetPlan
+from harness.schema_steps import Deploy, OnIdentity, Step, Upgrade
+from harness.targets.port import FleetPlan, Logins
 
 SCHEMA = 1
 """The version of the file format."""
@@ -82,6 +82,8 @@ class Fleet(Part):
     operators: Annotated[int, Field(ge=1, le=9)] = 1
     """Replicas of the operator, numbered from 0. One of them acts at a time."""
     groups: tuple[Group, ...] = ()
+    logins: Logins = Logins.PASSWORD
+    """How devices log in: by a `password`, or by a `token` of an identity provider, which an auth callout verifies."""
 
     def model_post_init(self, context: object) -> None:
         """Groups are distinct and fit into the fleet."""
@@ -212,7 +214,9 @@ class Loaded:
         operators = self.scenario.fleet.operators
         faults = frozenset(KIND[type(fault)] for fault in self.scenario.faults)
         installed = Version(self.scenario.installed)
-        plan = FleetPlan(names, tuple(labels.values()), releases, installed, operators, faults)
+        self._check_identities()
+        logins = self.scenario.fleet.logins
+        plan = FleetPlan(names, tuple(labels.values()), releases, installed, operators, faults, logins)
         return Cast(self.scenario, plan, groups)
 
     def _groups(self, names: tuple[DeviceId, ...]) -> dict[str, tuple[DeviceId, ...]]:
@@ -255,6 +259,14 @@ class Loaded:
                 raise self._error((*place, "replica"), text)
             if number == "standby" and operators == 1:
                 raise self._error((*place, "replica"), "no replica stands by: fleet.operators is 1")
+
+    def _check_identities(self) -> None:
+        if self.scenario.fleet.logins is Logins.TOKEN:
+            return
+        for place, value in _walk(self.scenario, ()):
+            if isinstance(value, OnIdentities | OnIdentity):
+                what = f"a {type(value).__name__}"
+                raise self._error(place, f'{what} needs devices that log in by tokens: set fleet.logins = "token"')
 
     def _check_counts(self, groups: dict[str, tuple[DeviceId, ...]]) -> None:
         for place, fact in _facts(self.scenario, ()):

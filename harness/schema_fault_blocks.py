@@ -317,3 +317,30 @@ class LoseBusTail(Fault):
     down: Length
     writes: Annotated[int, Field(ge=1, le=4096)]
     buckets: Annotated[tuple[Bucket, ...], Field(min_length=1)] = tuple(Bucket)
+
+
+# --- identities --------------------------------------------------------------------------------------
+
+
+class OnIdentities(Fault):
+    """Base of the faults that need devices with identities: `fleet.logins = "token"`."""
+
+
+class StopProvider(OnIdentities):
+    """The identity provider is away for `length`. What it knew it knows afterwards."""
+
+    fault: Literal["stop-provider"]
+    length: Length
+
+
+class StopCallout(OnIdentities):
+    """No auth callout runs for `length`: whoever connects with a token is refused."""
+
+    fault: Literal["stop-callout"]
+    length: Length
+
+
+class RotateSigningKeys(OnIdentities):
+    """The identity provider signs with another key from now on, and publishes the old one no more."""
+
+    fault: Literal["rotate-signing-keys"]

@@ -32,12 +32,15 @@ from harness.schema_fault_blocks import (
     RandomPowerCuts,
     Replica,
     RestartBus,
+    RotateSigningKeys,
     SetClock,
     SilenceEngine,
     SlowCpu,
     SlowDisk,
     SlowLink,
+    StopCallout,
     StopOperator,
+    StopProvider,
     WriteBadEntries,
     WriteRaw,
 )
@@ -68,6 +71,9 @@ AnyFault = (
     | SlowLink
     | RestartBus
     | LoseBusTail
+    | StopProvider
+    | StopCallout
+    | RotateSigningKeys
 )
 FaultSpec = Annotated[AnyFault, Field(discriminator="fault")]
 
@@ -97,6 +103,9 @@ KIND: dict[type[Part], type[faults.Fault]] = {
     SlowLink: faults.SlowLink,
     RestartBus: faults.RestartBus,
     LoseBusTail: faults.LoseBusTail,
+    StopProvider: faults.StopProvider,
+    StopCallout: faults.StopCallout,
+    RotateSigningKeys: faults.RotateSigningKeys,
 }
 """What each block becomes, for asking a target whether it can do it."""
 
@@ -139,6 +148,12 @@ def bind(
             return faults.RestartBus(spec.down)
         case LoseBusTail():
             return faults.LoseBusTail(spec.down, spec.writes, spec.buckets)
+        case StopProvider():
+            return faults.StopProvider(spec.length)
+        case StopCallout():
+            return faults.StopCallout(spec.length)
+        case RotateSigningKeys():
+            return faults.RotateSigningKeys()
 
 
 _OnDevices = (
@@ -222,6 +237,8 @@ def length_of(fault: faults.Fault) -> Duration:
     match fault:
         case faults.WriteRaw() | faults.KillAgent() | faults.DamageFile() | faults.CrashContainer():
             return ZERO
+        case faults.RotateSigningKeys():
+            return ZERO
         case faults.RandomPowerCuts():
             return fault.over + fault.down
         case faults.BrownOut():
@@ -261,6 +278,12 @@ def describe(fault: faults.Fault) -> tuple[str, str]:
             return f"crash-container {deployment}/{container}", device
         case faults.RestartBus(down):
             return f"restart-bus for {down}", "bus"
+        case faults.StopProvider(length):
+            return f"stop-provider for {length}", "identity provider"
+        case faults.StopCallout(length):
+            return f"stop-callout for {length}", "auth callout"
+        case faults.RotateSigningKeys():
+            return "rotate-signing-keys", "identity provider"
         case faults.LoseBusTail(down, writes, buckets):
             return f"lose-bus-tail of {writes} writes for {down}", f"bus ({', '.join(buckets)})"
         case _:

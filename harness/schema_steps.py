@@ -13,6 +13,7 @@ from fleet.contracts.windows import MaintenanceWindows, Weekday, Window
 from harness.schema_base import (
     EVERY_DEVICE,
     DeploymentRef,
+    DeviceRef,
     GroupRef,
     Length,
     Part,
@@ -152,6 +153,30 @@ class Retry(_Step):
     rollout: RolloutRef
 
 
+class OnIdentity(_Step):
+    """Base of the steps about the identity of one device: they need `fleet.logins = "token"`."""
+
+    device: DeviceRef
+
+
+class Revoke(OnIdentity):
+    """Let a device in no more, and cut its connection off."""
+
+    do: Literal["revoke"]
+
+
+class ReEnroll(OnIdentity):
+    """Give a device that was revoked a new identity, and let it in again."""
+
+    do: Literal["re-enroll"]
+
+
+class RotateKey(OnIdentity):
+    """Give a device a new key, and take the old one away from it."""
+
+    do: Literal["rotate-key"]
+
+
 class Wait(_Step):
     """Wait for a `length` of time, or `until` a fact holds, which has to be `within` a time."""
 
@@ -168,7 +193,7 @@ class Wait(_Step):
             raise InvalidValue("until and within go together")
 
 
-AnyStep = Deploy | Undeploy | Upgrade | Pause | Resume | Abort | Retry | Wait
+AnyStep = Deploy | Undeploy | Upgrade | Pause | Resume | Abort | Retry | Revoke | ReEnroll | RotateKey | Wait
 Step = Annotated[AnyStep, Field(discriminator="do")]
 
 
@@ -183,6 +208,8 @@ def describe(step: AnyStep) -> str:
             return f"upgrade {', '.join(step.groups)} to {step.to} ({step.name})"
         case Pause() | Resume() | Abort() | Retry():
             return f"{step.do} {step.rollout}"
+        case Revoke() | ReEnroll() | RotateKey():
+            return f"{step.do} {step.device}"
         case Wait(length=None):
             assert step.until is not None
             return f"wait until {step.until.fact} holds, within {step.within}"

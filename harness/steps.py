@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import assert_never
 
 from fleet.contracts.errors import Conflict, NotFound, Unavailable, Unknown
-from fleet.contracts.ids import ObjectName, Percent
+from fleet.contracts.ids import DeviceId, ObjectName, Percent
 from fleet.contracts.objects import (
     Deployment,
     DeploymentSpec,
@@ -30,8 +30,11 @@ from harness.schema_steps import (
     ContainerSpec,
     Deploy,
     Pause,
+    ReEnroll,
     Resume,
     Retry,
+    Revoke,
+    RotateKey,
     Share,
     Tolerance,
     Undeploy,
@@ -105,6 +108,24 @@ async def _steered(session: Session, step: Pause | Resume | Abort | Retry) -> ob
             return await set_run_state(step.rollout, RunState.ABORTED, session.objects)
         case Retry():
             return await retry(step.rollout, session.objects)
+        case _:
+            assert_never(step)
+
+
+async def identity(session: Session, step: Revoke | ReEnroll | RotateKey) -> None:
+    """Revoke a device, enrol it again, or give it a new key, as the commands do."""
+    await _patiently(session, lambda: _identity(session, step))
+
+
+async def _identity(session: Session, step: Revoke | ReEnroll | RotateKey) -> None:
+    device = DeviceId(step.device)
+    match step:
+        case Revoke():
+            await session.identities.revoke(device)
+        case ReEnroll():
+            await session.identities.re_enroll(device)
+        case RotateKey():
+            await session.identities.rotate_key(device)
         case _:
             assert_never(step)
 

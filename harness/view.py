@@ -22,8 +22,10 @@ from fleet.contracts.podman import Container
 from fleet.contracts.records import (
     DesiredAgent,
     DesiredWorkload,
+    Enrolment,
     Heartbeat,
     Record,
+    Revoked,
     RolledBack,
     UpgradeState,
     WorkloadState,
@@ -61,6 +63,8 @@ class DeviceView:
     device: DeviceId
     powered: bool = True
     phase: DevicePhase = DevicePhase.PENDING
+    revoked: bool = False
+    """It may not log in."""
     running: dict[Slot, Release] = field(default_factory=dict)
     """The agent processes, by slot."""
     holder: Slot | None = None
@@ -334,6 +338,8 @@ def _fold(view: DeviceView, record: Record, revision: Revision) -> bool:
                 view.condemned[record.release.sha256] = record.release.version
         case WorkloadState():
             view.reports[record.deployment] = record
+        case Enrolment():
+            view.revoked = isinstance(record.standing, Revoked)
         case _:
             return False
     return True

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import pytest
 
+from tests.secret_watch import COUNTED
+from tests.secret_watch import watched_secrets as watched_secrets
+
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show the lines that tests of planted bugs have left, also those of parallel workers."""
-    lines = [
-        str(value)
-        for reports in terminalreporter.stats.values()
-        for report in reports
-        for name, value in getattr(report, "user_properties", ())
-        if name == "planted bug"
-    ]
-    if lines:
-        lines = sorted(dict.fromkeys(lines))  # each phase of a test repeats what it left
+    """Show what the tests have left for the end, also those of parallel workers."""
+    bugs = sorted({str(value) for value in _left(terminalreporter, "planted bug")})
+    if bugs:
         terminalreporter.section("planted bugs")
-        for line in lines:
+        for line in bugs:
             terminalreporter.write_line(line)
-        terminalreporter.write_line(f"{len(lines)} bugs planted")
+        terminalreporter.write_line(f"{len(bugs)} bugs planted")
+    counted = [value for value in _left(terminalreporter, COUNTED) if isinstance(value, tuple | list)]
+    if counted:
+        made, searched = sum(value[0] for value in counted), sum(value[1] for value in counted)
+        terminalreporter.section("secrets")
+        terminalreporter.write_line(f"{made} secret values made, {searched} texts searched for them")
+
+
+def _left(terminalreporter: pytest.TerminalReporter, wanted: str) -> list[object]:
+    """The properties of that name, each test's once: every phase of a test repeats what it left."""
+    reports = [
+        report
+        for kept in terminalreporter.stats.values()
+        for report in kept
+        if isinstance(report, pytest.TestReport) and report.when == "teardown"
+    ]
+    return [value for report in reports for name, value in report.user_properties if name == wanted]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from fleet.contracts.errors import InvalidValue
 from fleet.contracts.ids import Version
 from fleet.releases.build import BuiltRelease
 from harness.faults import Fault
-from harness.targets.local_faults import cannot
+from harness.targets.local_faults import NO_IDENTITIES, cannot
 from harness.targets.local_pace import FASTEST_BY_ITSELF, fitting, measured
 from harness.targets.local_parts import RunFolder
 from harness.targets.local_releases import build_all
@@ -58,7 +57,7 @@ class LocalTarget:
     @property
     def lacks(self) -> dict[Need, str]:
         """See `Target.lacks`."""
-        return {Need.TIME_OF_DAY: "its run begins at whatever time it is"}
+        return {Need.TIME_OF_DAY: "its run begins at whatever time it is", Need.IDENTITIES: NO_IDENTITIES}
 
     def run(self, plan: FleetPlan, seed: int, main: Callable[[Session], Awaitable[T]]) -> T:
         """See `Target.run`. The seed decides nothing here: the world is real."""
@@ -75,7 +74,7 @@ class LocalTarget:
             if self._keep:
                 print(f"the run's folder is kept: {folder.path}", file=sys.stderr)
             else:
-                shutil.rmtree(folder.path)
+                folder.remove()
 
     async def _within(
         self,

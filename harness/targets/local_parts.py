@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -53,6 +54,10 @@ class RunFolder:
         """Every log there is, sorted."""
         found = [*self.path.glob("operator-*.log"), self.nats / "nats.log", *self.path.glob("devices/*/var/log/*.log")]
         return sorted(path for path in found if path.is_file())
+
+    def remove(self) -> None:
+        """Everything, logs as well."""
+        shutil.rmtree(self.path)
 
     def last_words(self) -> str:
         """The end of every log that says something, under its name."""

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 from fleet.adapters.clock import WallClock
 from fleet.capabilities.clock import Clock
 from fleet.capabilities.objects import Objects
-from fleet.contracts.errors import NotFound, Unavailable
+from fleet.contracts.errors import InvalidValue, NotFound, Unavailable
 from fleet.contracts.ids import DeviceId, ObjectName, Version
 from fleet.contracts.objects import Device, Metadata
 from fleet.contracts.permissions import of_device
@@ -33,7 +33,7 @@ from harness.targets.local_operator import LocalOperator, operator_name
 from harness.targets.local_parts import RunFolder, agent_config, operator_config, set_up_device
 from harness.targets.local_process import free_port
 from harness.targets.nats_process import NatsProcess, User
-from harness.targets.port import FleetPlan
+from harness.targets.port import FleetPlan, IdentityDesk
 from sim.journal import Journal
 
 T = TypeVar("T")
@@ -92,6 +92,11 @@ class LocalSession:
     def objects(self) -> Objects:
         """See `Session.objects`. Raises: Unavailable before `start`."""
         return self._bus.objects
+
+    @property
+    def identities(self) -> IdentityDesk:
+        """See `Session.identities`."""
+        raise InvalidValue("the devices of this run log in by passwords")
 
     def artefacts(self, version: Version) -> tuple[Artefact, ...]:
         """See `Session.artefacts`. Raises: NotFound."""

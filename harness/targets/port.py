@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Protocol, TypeVar
 
 from fleet.capabilities.clock import Clock
@@ -20,6 +20,13 @@ from harness.releases import ReleasePlan
 from sim.journal import Journal
 
 T = TypeVar("T")
+
+
+class Logins(StrEnum):
+    """How the devices of a run prove to the bus who they are."""
+
+    PASSWORD = "password"
+    TOKEN = "token"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,27 @@ class FleetPlan:
     operators: int = 1
     faults: frozenset[type[Fault]] = frozenset()
     """The kinds of fault that will be injected, for a target that has to prepare for one."""
+    logins: Logins = Logins.PASSWORD
+    """With tokens, there are an identity provider and an auth callout, and every device is enrolled at the beginning."""
+
+
+class IdentityDesk(Protocol):
+    """What people who enrol devices do, on a fleet whose devices log in by tokens. All of it may be done again.
+
+    Raises: Unavailable, Unknown (again), Refused.
+    """
+
+    async def revoke(self, device: DeviceId) -> None:
+        """Let it in no more."""
+        ...
+
+    async def re_enroll(self, device: DeviceId) -> None:
+        """Let it in again, with a new key."""
+        ...
+
+    async def rotate_key(self, device: DeviceId) -> None:
+        """Give it a new key and take the old one away."""
+        ...
 
 
 class Session(Protocol):
@@ -55,6 +83,11 @@ class Session(Protocol):
     @property
     def objects(self) -> Objects:
         """Where the user's objects are written."""
+        ...
+
+    @property
+    def identities(self) -> IdentityDesk:
+        """Where devices are revoked and enrolled again. Raises: InvalidValue when they log in by passwords."""
         ...
 
     def artefacts(self, version: Version) -> tuple[Artefact, ...]:
@@ -83,6 +116,7 @@ class Need(Enum):
     """What a scenario needs of a target beside its faults, and not every target has."""
 
     TIME_OF_DAY = "a run that begins at a known time of day"
+    IDENTITIES = "devices that log in by tokens"
 
 
 class Target(Protocol):

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from fleet.capabilities.objects import Objects
 from fleet.contracts import layout
-from fleet.contracts.errors import NotFound
+from fleet.contracts.errors import InvalidValue, NotFound
 from fleet.contracts.ids import (
     Architecture,
     AttemptId,
@@ -64,7 +64,7 @@ from fleet.contracts.records import (
 )
 from fleet.contracts.time import Duration, Instant
 from harness.faults import Fault, KillOperator, WriteRaw
-from harness.targets.port import FleetPlan, Need, Session
+from harness.targets.port import FleetPlan, IdentityDesk, Need, Session
 from harness.view import fingerprint
 from sim.clock import SimClock
 from sim.journal import (
@@ -335,6 +335,10 @@ class ScriptedSession:
     @property
     def objects(self) -> Objects:
         return self.store  # type: ignore[return-value]  # the methods that the harness uses
+
+    @property
+    def identities(self) -> IdentityDesk:
+        raise InvalidValue("the scripted devices have no identities")
 
     def artefacts(self, version: Version) -> tuple[Artefact, ...]:
         return (artefact_of(version),)

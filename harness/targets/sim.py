@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 from agent.staging import install_first
 from fleet.capabilities.clock import Clock
 from fleet.capabilities.objects import Objects
+from fleet.contracts.errors import InvalidValue
 from fleet.contracts.ids import ObjectName, Version
 from fleet.contracts.layout import BUCKETS
 from fleet.contracts.objects import Device, Metadata
@@ -18,7 +19,7 @@ from fleet.contracts.records import Artefact
 from fleet.contracts.time import Duration
 from harness.faults import Fault
 from harness.targets import sim_releases
-from harness.targets.port import FleetPlan, Need, Session
+from harness.targets.port import FleetPlan, IdentityDesk, Need, Session
 from harness.targets.sim_device import Surroundings, VirtualDevice
 from harness.targets.sim_faults import CANNOT, SimFaults
 from harness.targets.sim_observer import Observer
@@ -120,6 +121,11 @@ class SimSession:
     def objects(self) -> Objects:
         """See `Session.objects`."""
         return self._objects
+
+    @property
+    def identities(self) -> IdentityDesk:
+        """See `Session.identities`."""
+        raise InvalidValue("the devices of this run log in by passwords")
 
     async def crashed(self) -> None:
         """Raises what a program died of, when one does."""

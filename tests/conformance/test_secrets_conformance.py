@@ -15,7 +15,6 @@ from fleet.contracts.time import Duration
 from fleet.secrets.registry import GENERATED, ensure_all
 from fleet.secrets.store import Secrets
 from tests.conformance.secret_labs import ADDRESS, LABS, Lab, is_real_openbao_named
-from tests.secret_watch import watched_secrets as watched_secrets
 
 A, B, C = ObjectName("a"), ObjectName("b-password"), ObjectName("c")
 Story = Callable[[Lab], Awaitable[None]]

@@ -30,7 +30,6 @@ from fleet.contracts.time import Duration
 from fleet.secrets.openbao import OpenBaoDocuments
 from fleet.secrets.store import Secrets
 from tests.fleet.secrets.openbao_stub import TOKEN, OpenBaoStub, errors
-from tests.secret_watch import watched_secrets as watched_secrets
 
 A = ObjectName("a-password")
 VALUE = b"the-value-that-never-shows"
