@@ -31,12 +31,15 @@ from harness.faults import (
     Partition,
     RandomPowerCuts,
     RestartBus,
+    RotateSigningKeys,
     SetClock,
     SilenceEngine,
     SlowCpu,
     SlowDisk,
     SlowLink,
+    StopCallout,
     StopOperator,
+    StopProvider,
     WriteBadEntries,
     WriteRaw,
 )
@@ -51,10 +54,14 @@ from harness.targets.local_operator import LocalOperator, operator_name
 
 Ending = Callable[[], Awaitable[None]]
 
+NO_IDENTITIES: Final = "its devices log in by passwords"
 CANNOT: Final[dict[type[Fault], str]] = {
     CutPowerAtOperation: "a real process cannot be stopped at its n-th change of the disk without tracing it",
     DiskReadErrors: "a folder on this machine's disk has no sector that fails: that needs a block device of its own",
     SlowDisk: "nothing stands between a process and this machine's disk that could make one operation slow",
+    StopProvider: NO_IDENTITIES,
+    StopCallout: NO_IDENTITIES,
+    RotateSigningKeys: NO_IDENTITIES,
 }
 """The faults that this target cannot inject anywhere, each with the reason."""
 _DRIFT_STEP: Final = Duration.seconds(1)
@@ -154,6 +161,8 @@ class LocalFaults:
             case FillDisk() | SlowCpu() | SetClock() | DriftClock() | DamageFile() | SilenceEngine():
                 return await self._machine(fault)
             case CutPowerAtOperation() | DiskReadErrors() | SlowDisk():
+                raise InvalidValue(f"this target cannot do {fault}")
+            case StopProvider() | StopCallout() | RotateSigningKeys():
                 raise InvalidValue(f"this target cannot do {fault}")
             case _:
                 assert_never(fault)

@@ -45,7 +45,7 @@ class FleetPlan:
     faults: frozenset[type[Fault]] = frozenset()
     """The kinds of fault that will be injected, for a target that has to prepare for one."""
     logins: Logins = Logins.PASSWORD
-    """With tokens, there are an identity provider and an auth callout, and every device is enrolled at the beginning."""
+    """With tokens, there are an identity provider and an auth callout, and every device is enrolled at first."""
 
 
 class IdentityDesk(Protocol):

@@ -21,7 +21,7 @@ from harness.faults import Fault
 from harness.targets import sim_releases
 from harness.targets.port import FleetPlan, IdentityDesk, Need, Session
 from harness.targets.sim_device import Surroundings, VirtualDevice
-from harness.targets.sim_faults import CANNOT, SimFaults
+from harness.targets.sim_faults import CANNOT, NO_IDENTITIES, SimFaults
 from harness.targets.sim_observer import Observer
 from harness.targets.sim_operator import CLUSTER_LINK, VirtualOperator, operator_name
 from harness.targets.sim_taps import Tap
@@ -63,7 +63,7 @@ class SimTarget:
     @property
     def lacks(self) -> dict[Need, str]:
         """See `Target.lacks`. The world begins on 2026-01-01 at 00:00 UTC."""
-        return {}
+        return {Need.IDENTITIES: NO_IDENTITIES}
 
     def run(self, plan: FleetPlan, seed: int, main: Callable[[Session], Awaitable[T]]) -> T:
         """See `Target.run`. Virtual time; a program that ends by an exception of its own ends the run with it."""

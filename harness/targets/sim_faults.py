@@ -32,12 +32,15 @@ from harness.faults import (
     Partition,
     RandomPowerCuts,
     RestartBus,
+    RotateSigningKeys,
     SetClock,
     SilenceEngine,
     SlowCpu,
     SlowDisk,
     SlowLink,
+    StopCallout,
     StopOperator,
+    StopProvider,
     WriteBadEntries,
     WriteRaw,
 )
@@ -59,8 +62,12 @@ Mend = Callable[[], None]
 HASHING: Final = 20 * WEIGHT
 """Nanoseconds that a healthy Pi takes to read and hash a byte of a virtual release: 50 MB of a real one a second."""
 
+NO_IDENTITIES: Final = "its devices log in by passwords"
 CANNOT: Final[dict[type[Fault], str]] = {
-    FreezeOperator: "a virtual process runs or is dead: it cannot be stopped and continued"
+    FreezeOperator: "a virtual process runs or is dead: it cannot be stopped and continued",
+    StopProvider: NO_IDENTITIES,
+    StopCallout: NO_IDENTITIES,
+    RotateSigningKeys: NO_IDENTITIES,
 }
 """The faults that the virtual world cannot do, each with the reason."""
 
@@ -118,7 +125,7 @@ class SimFaults:
                 return await self._power(fault)
             case Partition() | FlapLink() | SlowLink():
                 return self._link(fault)
-            case FreezeOperator():
+            case FreezeOperator() | StopProvider() | StopCallout() | RotateSigningKeys():
                 raise InvalidValue(f"this target cannot do {fault}")
             case _:
                 return self._machine(fault)

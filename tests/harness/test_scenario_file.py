@@ -241,16 +241,20 @@ EXAMPLES = {
     "flap-link": 'group = "all"\nup = "40s"\ndown = "20s"\nlength = "5m"',
     "slow-link": 'group = "all"\nbytes_per_second = 10000\nlength = "5m"',
     "restart-bus": 'down = "5s"',
+    "stop-provider": 'length = "5m"',
+    "stop-callout": 'length = "5m"',
+    "rotate-signing-keys": "",
     "lose-bus-tail": 'down = "5s"\nwrites = 10\nbuckets = ["desired"]',
 }
 """One block of each fault."""
+BY_TOKEN = ("devices = 20\n", 'devices = 20\nlogins = "token"\n')
 DEPLOY = '\n[[steps]]\ndo = "deploy"\nname = "web"\ncontainers = [{ name = "front", image = "registry.example/f:1" }]\n'
 
 
 @pytest.mark.parametrize("kind", EXAMPLES)
 def test_every_fault_is_read_bound_and_described(kind: str) -> None:
     block = f'\n[[faults]]\nfault = "{kind}"\nat = "10s"\n{EXAMPLES[kind]}\n'
-    cast = parse(GOOD + DEPLOY + block, Path("s.toml")).cast()
+    cast = parse(GOOD.replace(*BY_TOKEN) + DEPLOY + block, Path("s.toml")).cast()
     spec = cast.scenario.faults[-1]
     bound = bind(spec, None, cast.members, lambda _: None, lambda _: 0)
     assert isinstance(bound, KIND[type(spec)])
@@ -258,6 +262,18 @@ def test_every_fault_is_read_bound_and_described(kind: str) -> None:
     text, subject = describe(bound)
     assert text.startswith(kind)
     assert subject
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        '[[faults]]\nfault = "stop-provider"\nat = "10s"\nlength = "5m"',
+        '[[steps]]\ndo = "revoke"\ndevice = "device-001"',
+    ],
+)
+def test_identities_are_for_devices_that_log_in_by_tokens(block: str) -> None:
+    assert 'set fleet.logins = "token"' in refusal(f"{GOOD}\n{block}\n")
+    parse(f"{GOOD.replace(*BY_TOKEN)}\n{block}\n", Path("s.toml")).cast()
 
 
 def test_there_is_an_example_of_every_fault() -> None:
