@@ -74,10 +74,15 @@ def _pem(number: int) -> bytes:
 
 @cache
 def _public(pem: bytes) -> bytes:
+    return loaded(PrivateKey(pem)).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def loaded(private: PrivateKey) -> RSAPrivateKey:
+    """The key, without the library's check that it is one, which costs more than all else. Raises: InvalidValue."""
     try:
-        key = load_pem_private_key(pem, None, unsafe_skip_rsa_key_validation=True)
+        key = load_pem_private_key(private.pem, None, unsafe_skip_rsa_key_validation=True)
     except (ValueError, TypeError):
         raise InvalidValue("that is no private key in PEM") from None
     if not isinstance(key, RSAPrivateKey):
         raise InvalidValue("that is no RSA key")
-    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return key

@@ -12,7 +12,7 @@ from joserfc.jwk import RSAKey
 
 from fleet.contracts.time import Duration, Instant
 from sim.idp.accounts import Accounts, User
-from sim.keys import SimKeyMaker
+from sim.keys import SimKeyMaker, loaded
 
 AHEAD: Final = Duration.seconds(1)
 """How far in the future an assertion may be made."""
@@ -49,7 +49,9 @@ class SigningKeys:
         """A new key, published and not in use yet."""
         self._made += 1
         number = f"signing-{self._made}"
-        self._keys[number] = RSAKey.import_key(self._maker.make().pem, {"kid": number, "use": "sig", "alg": "RS256"})
+        self._keys[number] = RSAKey.import_key(
+            loaded(self._maker.make()), {"kid": number, "use": "sig", "alg": "RS256"}
+        )
         return number
 
     def activate(self, key: str) -> bool:

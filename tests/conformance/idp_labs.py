@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Protocol
 
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
+from fleet.adapters.clock import WallClock
+from fleet.adapters.http_client import HttpClient
 from fleet.adapters.zitadel import Account, JwtProfile, ZitadelKeys, signing_key
 from fleet.adapters.zitadel_admin import AdminKey, ZitadelAdmin, read_admin_key
 from fleet.adapters.zitadel_exchange import Exchange
@@ -24,9 +28,12 @@ from fleet.capabilities.http import Http, HttpRequest, HttpResponse
 from fleet.capabilities.identity import KeyMaker, MachineUser, PrivateKey, Token
 from fleet.contracts.ids import DeviceId
 from fleet.contracts.time import Duration, Instant
+from harness.targets.idp.install import HERE
+from harness.targets.idp.process import Provider, command_line, provider_in
 from sim.http import HttpServer, HttpServers, SimHttp
 from sim.idp import SimIdp
 from sim.keys import SimKeyMaker
+from sim.random import Random
 from sim.world import World
 from tests.conformance.conftest import Standing
 
@@ -38,7 +45,7 @@ _numbers = itertools.count(1)
 class Place(Protocol):
     """What only the place knows: how to do what no request can."""
 
-    async def expire(self, user_code: str) -> None:
+    async def expire(self, lab: Lab, user_code: str) -> None:
         """Let a device code be over."""
         ...
 
@@ -151,7 +158,7 @@ class SimPlace:
         self._server = server
         self._clock = clock
 
-    async def expire(self, user_code: str) -> None:
+    async def expire(self, lab: Lab, user_code: str) -> None:
         self._idp.codes.of_user(user_code).expires = self._clock.wall()
 
     async def restart(self) -> None:
@@ -185,6 +192,69 @@ def on_sim(tell: Story) -> None:
             place=SimPlace(idp, servers.add(issuer, "idp", idp.handle), clock),
         )
         world.run(told(lab))
+
+
+class RealPlace:
+    """A stand-in on loopback, run by the documented command."""
+
+    def __init__(self, engine: str, folder: Path) -> None:
+        self.engine = engine
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self._port = 0
+        self.provider = self.start()
+
+    def start(self) -> Provider:
+        self._process = subprocess.Popen(
+            command_line(self.engine, self._folder, self._port),
+            cwd=HERE.parents[2],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        assert self._process.stdout is not None
+        provider = provider_in(self._process.stdout.readline())
+        self._port = int(provider.issuer.rpartition(":")[2])
+        return provider
+
+    def stop(self) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        self._process.terminate()
+        assert self._process.wait(timeout=20) == 0, "it ends in order"
+        self._process.stdout.close()
+
+    async def restart(self) -> None:
+        self.stop()
+        assert self.start() == self.provider
+
+    async def tell(self, story: Story) -> None:
+        clock = WallClock()
+        http = HttpClient(clock)
+        provider = self.provider
+        lab = Lab(
+            clock=clock,
+            http=http,
+            keys=_KEYS,
+            issuer=provider.issuer,
+            organization=provider.organization,
+            project=provider.project,
+            client=provider.client,
+            person=provider.person,
+            admin_key=read_admin_key("the stand-in", provider.admin_key_file.read_bytes()),
+            place=self,
+        )
+        try:
+            await story(lab)
+        finally:
+            await http.close()
+
+    async def expire(self, lab: Lab, user_code: str) -> None:
+        await lab.as_admin("POST", f"/standin/device_codes/{user_code}/expire")
+
+
+_KEYS: Final = SimKeyMaker(Random(7))
+"""Made at no cost: what the suite asks of providers does not depend on how keys are made."""
 
 
 class LyingClock:
