@@ -15,9 +15,10 @@ import sys
 from hashlib import file_digest
 from importlib.resources import files
 from pathlib import Path
+from typing import assert_never
 
 from agent import paths, selftest
-from agent.config import AgentFile, below, load
+from agent.config import AgentFile, BusWithIdentity, BusWithPassword, below, load
 from agent.linux.disk import LinuxDisk
 from agent.linux.facts import read_facts
 from agent.linux.lock import LinuxLock
@@ -28,7 +29,11 @@ from agent.loop import run_agent
 from agent.ports import AgentBoot, AgentConfig, AgentPorts
 from fleet.adapters.clock import OffsetFile, SystemChance, WallClock
 from fleet.adapters.http import HttpArtefacts
+from fleet.adapters.http_client import HttpClient
 from fleet.adapters.nats import NatsBus, PasswordFile
+from fleet.adapters.nats_login import LoginSource
+from fleet.adapters.token_login import TokenLoginSource
+from fleet.adapters.zitadel import ZitadelMint, key_below
 from fleet.contracts.errors import FleetError
 from fleet.contracts.ids import Release, Sha256, Slot, Version
 
@@ -87,8 +92,8 @@ async def _run(boot: AgentBoot, config: AgentFile, root: Path) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     clock, chance = _clock(config, root), SystemChance()
-    login = PasswordFile(below(root, config.bus.login))
-    bus, artefacts = NatsBus(config.bus.url, config.device, login, clock, chance), HttpArtefacts(clock)
+    http, artefacts = HttpClient(clock), HttpArtefacts(clock)
+    bus = NatsBus(config.bus.url, config.device, _login(config, root, http, clock), clock, chance)
     ports = AgentPorts(
         clock=clock,
         chance=chance,
@@ -106,6 +111,17 @@ async def _run(boot: AgentBoot, config: AgentFile, root: Path) -> int:
         return await run_agent(boot, ports, AgentConfig(config.device), stop)
     finally:
         await artefacts.close()
+        await http.close()
+
+
+def _login(config: AgentFile, root: Path, http: HttpClient, clock: WallClock) -> LoginSource:
+    match config.bus:
+        case BusWithPassword(login=path):
+            return PasswordFile(below(root, path))
+        case BusWithIdentity(auth=path):
+            return TokenLoginSource(below(root, path), ZitadelMint(http, clock, key_below(root)), clock)
+        case _:
+            assert_never(config.bus)
 
 
 def _clock(config: AgentFile, root: Path) -> WallClock:

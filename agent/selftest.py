@@ -28,6 +28,7 @@ from fleet.contracts.ids import (
 )
 from fleet.contracts.podman import Container, PodmanScore
 from fleet.contracts.records import (
+    Admitted,
     Artefact,
     ContainerCondition,
     ContainerReport,
@@ -35,6 +36,7 @@ from fleet.contracts.records import (
     DesiredWorkload,
     DesiredWorkloads,
     DeviceInfo,
+    Enrolment,
     Health,
     Heartbeat,
     LockDenied,
@@ -62,7 +64,10 @@ NEEDED: Final = (
     "agent.linux.systemd",
     "fleet.adapters.clock",
     "fleet.adapters.http",
+    "fleet.adapters.http_client",
     "fleet.adapters.nats",
+    "fleet.adapters.token_login",
+    "fleet.adapters.zitadel",
 )
 """What the agent loads when it runs as a service."""
 
@@ -145,4 +150,5 @@ def specimens() -> tuple[Record, ...]:
         LockRequest(device=device, attempt=attempt, instance=here),
         LockReply(answer=LockGranted(lease=Duration(1))),
         LockReply(answer=LockDenied(reason="why", retry_after=Duration(1))),
+        Enrolment(device=device, user="1", standing=Admitted(tokens_from=Instant(1))),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -35,6 +36,10 @@ BACKDATED: Final = Duration.seconds(30)
 GOOD_FOR: Final = Duration.minutes(5)
 CLOCK_WAS_WRONG: Final = Duration.seconds(2)
 """A refused assertion is made again when the clock it was made by turns out to be off by more than this."""
+NOT_ACCEPTED: Final = ("invalid_grant", "invalid_request")
+"""What a provider says to an assertion that it does not accept: the engine of Zitadel, left to itself, the latter."""
+SHORT_LIFE: Final = Duration.minutes(10)
+"""Below it, sessions are replaced long before a fifth of the token's life is left."""
 LONGEST_LIFE: Final = Duration.minutes(60 * 24 * 366)
 
 ReadKey = Callable[[PurePosixPath], PrivateKey]
@@ -61,7 +66,7 @@ class JwtProfile:
         key = signing_key(private)
         used = self._exchange.now()
         response = await self._ask(account, key, used)
-        if error_code(response) == "invalid_grant" and _differ(used, self._exchange.now()):
+        if error_code(response) in NOT_ACCEPTED and _differ(used, self._exchange.now()):
             response = await self._ask(account, key, self._exchange.now())
         return self._token(response)
 
@@ -77,7 +82,7 @@ class JwtProfile:
         issuer, asked = self._exchange.issuer, self._exchange.clock.monotonic()
         if response.status != 200:
             match error_code(response):
-                case "invalid_grant":
+                case code if code in NOT_ACCEPTED:
                     raise NotPermitted(f"{issuer}: the provider does not accept this user and this key")
                 case "server_error" | "temporarily_unavailable":
                     raise Unavailable(f"{issuer}: the provider hands out no token now")
@@ -85,7 +90,7 @@ class JwtProfile:
                     raise refusal(shapes.MINT, issuer, response)
         fields = body_of(issuer, response)
         life = life_of(issuer, fields)
-        return Token(text_at(issuer, fields, "access_token"), asked + life, asked + life.scaled(0.8))
+        return token_of(text_at(issuer, fields, "access_token"), asked, life)
 
 
 class ZitadelMint:
@@ -146,8 +151,12 @@ def assertion(account: Account, issuer: str, key: RSAKey, now: Instant) -> str:
     return jwt.encode({"alg": "RS256", "kid": account.key}, claims, key, ["RS256"])
 
 
+@lru_cache(maxsize=32)
 def signing_key(private: PrivateKey) -> RSAKey:
-    """The key, ready to sign. Raises: InvalidValue, which quotes nothing of it."""
+    """The key, ready to sign. Raises: InvalidValue, which quotes nothing of it.
+
+    Kept, because checking that a key is one costs a hundred times as much as signing with it.
+    """
     try:
         key = RSAKey.import_key(private.pem)
     except (ValueError, TypeError, JoseError):
@@ -155,6 +164,11 @@ def signing_key(private: PrivateKey) -> RSAKey:
     if not key.is_private:
         raise InvalidValue("what stands where a private key should be is a public key")
     return key
+
+
+def token_of(text: str, asked: Instant, life: Duration) -> Token:
+    """A token that was asked for at that moment: to be replaced when a fifth of its life is left, if short, half."""
+    return Token(text, asked + life, asked + life.scaled(0.8 if life >= SHORT_LIFE else 0.45))
 
 
 def life_of(where: str, fields: Json) -> Duration:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from fleet.adapters import zitadel_shapes as shapes
-from fleet.adapters.zitadel import life_of
+from fleet.adapters.zitadel import life_of, token_of
 from fleet.adapters.zitadel_exchange import Exchange, body_of, error_code, refusal, text_at
 from fleet.capabilities.http import HttpResponse
 from fleet.capabilities.identity import Token
@@ -105,7 +105,7 @@ class DeviceCodeLogin:
             raise refusal(shapes.DEVICE_TOKEN, issuer, response)
         fields = body_of(issuer, response)
         life = life_of(issuer, fields)
-        return Token(text_at(issuer, fields, "access_token"), asked + life, asked + life.scaled(0.8))
+        return token_of(text_at(issuer, fields, "access_token"), asked, life)
 
 
 def _interval(told: object) -> Duration:

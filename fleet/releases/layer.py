@@ -18,7 +18,13 @@ from fleet.contracts.ids import Architecture
 from fleet.contracts.time import Duration
 from fleet.releases.commands import run_module
 
-DEPENDENCIES: Final = ("httpx2>=2.16,<3", "nats-py>=2.16,<2.17", "pydantic>=2.12,<3")
+DEPENDENCIES: Final = (
+    "cryptography>=50,<51",
+    "httpx2>=2.16,<3",
+    "joserfc>=1.8,<2",
+    "nats-py>=2.16,<2.17",
+    "pydantic>=2.12,<3",
+)
 """What the agent imports from outside the project. A test holds the bounds to those of pyproject.toml."""
 
 _LIMIT: Final = Duration.minutes(10)

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from agent import launcher, paths
-from agent.config import AgentFile, BusConfig
+from agent.config import AgentFile, BusWithPassword
 from agent.linux.disk import LinuxDisk
 from agent.staging import install_first
 from fleet.commands import config as fleet_command
@@ -84,7 +84,7 @@ def operator_config(
 
 def agent_config(device: DeviceId, bus: str, pace: float) -> AgentFile:
     """A device's configuration."""
-    bus_config = BusConfig(url=bus, login=str(_LOGIN))
+    bus_config = BusWithPassword(url=bus, login=str(_LOGIN))
     return AgentFile(device=device, bus=bus_config, pace=pace, clock_offset=str(CLOCK_OFFSET))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import AgentFile, BusConfig, below, load
+from agent.config import AgentFile, BusWithIdentity, BusWithPassword, below, load
 from fleet.contracts.errors import InvalidValue
 from fleet.contracts.ids import DeviceId
 
@@ -18,8 +18,17 @@ def test_a_good_file_is_read_and_written_back(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text(json.dumps(GOOD))
     found = load(path)
-    bus = BusConfig(url="nats://127.0.0.1:4222", login="/etc/fleet-agent/login.json")
+    bus = BusWithPassword(url="nats://127.0.0.1:4222", login="/etc/fleet-agent/login.json")
     assert found == AgentFile(device=DeviceId("dev-1"), bus=bus)
+    path.write_text(found.model_dump_json())
+    assert load(path) == found
+
+
+def test_a_device_with_an_identity_names_it(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(GOOD | {"bus": {"url": "tls://bus.example:4222", "auth": "/etc/a.json"}}))
+    found = load(path)
+    assert found.bus == BusWithIdentity(url="tls://bus.example:4222", auth="/etc/a.json")
     path.write_text(found.model_dump_json())
     assert load(path) == found
 
@@ -31,6 +40,10 @@ def test_a_good_file_is_read_and_written_back(tmp_path: Path) -> None:
         ({"pace": 0}, "pace"),
         ({"bus": {"url": "nats://user:secret@127.0.0.1", "login": "/x"}}, "bus.url"),
         ({"bus": {"url": "nats://127.0.0.1", "login": "relative"}}, "bus.login"),
+        ({"bus": {"url": "nats://127.0.0.1", "login": "/x", "auth": "/y"}}, "bus.login: Extra"),
+        ({"bus": {"url": "nats://127.0.0.1", "auth": "secret"}}, "bus.auth"),
+        ({"bus": {"url": "nats://127.0.0.1"}}, "bus.login: Field required"),
+        ({"bus": "secret"}, "bus"),
         ({"unknown": 1}, "unknown"),
     ],
 )

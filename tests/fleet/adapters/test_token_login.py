@@ -1,0 +1,118 @@
+"""A device's login by token: kept while it is good for long, renewed in time, and never at the cost of a good one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from fleet.adapters.token_login import TokenLoginSource
+from fleet.capabilities.identity import Token
+from fleet.contracts.auth import FleetDeviceAuth, render
+from fleet.contracts.errors import (
+    Disconnected,
+    FleetError,
+    InvalidValue,
+    NotPermitted,
+    TimedOut,
+    Unavailable,
+)
+from fleet.contracts.time import Duration, Instant
+from tests.fleet.adapters.hand_clock import HandClock
+
+AUTH = FleetDeviceAuth(
+    issuer="http://idp.test", scopes=("openid",), user="1", key="2", private_key=PurePosixPath("/etc/key.pem")
+)
+LIFE = Duration.minutes(60)
+
+
+class Mint:
+    """Hands out numbered tokens, or fails as it is told."""
+
+    def __init__(self, clock: HandClock) -> None:
+        self.asked: list[FleetDeviceAuth] = []
+        self.fails: FleetError | None = None
+        self._clock = clock
+
+    async def mint(self, auth: FleetDeviceAuth) -> Token:
+        self.asked.append(auth)
+        if self.fails is not None:
+            raise self.fails
+        now = self._clock.monotonic()
+        return Token(f"token-{len(self.asked)}", now + LIFE, now + LIFE.scaled(0.8))
+
+
+class Lab:
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "auth.json"
+        self.path.write_bytes(render(AUTH))
+        self.clock = HandClock()
+        self.mint = Mint(self.clock)
+        self.source = TokenLoginSource(self.path, self.mint, self.clock)
+
+
+def on(tell: Callable[[Lab], Coroutine[object, object, None]]) -> Callable[[Path], None]:
+    def test(tmp_path: Path) -> None:
+        asyncio.run(tell(Lab(tmp_path)))
+
+    test.__doc__ = tell.__doc__
+    return test
+
+
+@on
+async def test_a_token_is_kept_until_most_of_its_life_is_over(lab: Lab) -> None:
+    first = await lab.source.read()
+    assert (first.text, first.expires) == ("token-1", Instant(LIFE))
+    lab.clock.pass_by(Duration.minutes(47))
+    assert await lab.source.read() == first
+    lab.clock.pass_by(Duration.minutes(2))
+    assert (await lab.source.read()).text == "token-2"
+
+
+@on
+async def test_a_provider_that_is_away_does_not_cost_a_good_token(lab: Lab) -> None:
+    first = await lab.source.read()
+    lab.clock.pass_by(Duration.minutes(55))
+    for error in (Unavailable("x"), TimedOut("x"), Disconnected("x")):
+        lab.mint.fails = error
+        assert await lab.source.read() == first
+    lab.clock.pass_by(Duration.minutes(6))
+    with pytest.raises(Disconnected):
+        await lab.source.read()
+    lab.mint.fails = None
+    assert (await lab.source.read()).text.startswith("token-")
+
+
+@on
+async def test_a_refusal_is_not_hidden_by_a_token_that_is_still_good(lab: Lab) -> None:
+    await lab.source.read()
+    lab.clock.pass_by(Duration.minutes(55))
+    lab.mint.fails = NotPermitted("x")
+    with pytest.raises(NotPermitted):
+        await lab.source.read()
+
+
+@on
+async def test_another_key_is_used_at_once(lab: Lab) -> None:
+    await lab.source.read()
+    rotated = AUTH.model_copy(update={"key": "3"})
+    lab.path.write_bytes(render(rotated))
+    assert (await lab.source.read()).text == "token-2"
+    assert lab.mint.asked == [AUTH, rotated]
+    lab.mint.fails = Unavailable("x")
+    lab.path.write_bytes(render(AUTH))
+    with pytest.raises(Unavailable):
+        await lab.source.read()
+
+
+@on
+async def test_what_is_no_identity_is_said(lab: Lab) -> None:
+    lab.path.write_bytes(b'{"issuer": "a-secret"}')
+    with pytest.raises(InvalidValue) as caught:
+        await lab.source.read()
+    assert "a-secret" not in str(caught.value)
+    lab.path.unlink()
+    with pytest.raises(Unavailable):
+        await lab.source.read()
