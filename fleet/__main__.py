@@ -12,7 +12,6 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -21,10 +20,8 @@ import uvicorn
 from pydantic import ValidationError
 from rich.console import Console
 
-from fleet.adapters.clock import SystemChance, WallClock
-from fleet.adapters.nats import NatsBus, PasswordFile
+from fleet.adapters.clock import WallClock
 from fleet.adapters.nats_admin import NatsAdmin
-from fleet.adapters.objects import StandaloneObjects
 from fleet.commands import device as fleet_device
 from fleet.commands import rollout as fleet_rollout
 from fleet.commands import secrets as fleet_secrets
@@ -37,7 +34,7 @@ from fleet.commands.config import (
     load,
     replica_name,
 )
-from fleet.contracts.errors import FleetError, InvalidValue, Unavailable
+from fleet.contracts.errors import FleetError, InvalidValue
 from fleet.contracts.ids import Architecture, DeploymentName, DeviceId, ObjectName, Version
 from fleet.contracts.layout import BUCKETS
 from fleet.contracts.objects import Device, HaltOnly, Metadata, Object, RollBackGroup, RunState, Selector
@@ -50,6 +47,8 @@ from fleet.releases.defects.catalogue import Misbehaviour
 from fleet.releases.defects.catalogue import find as find_defect
 from fleet.releases.faulty import build_faulty
 from fleet.releases.server import app as release_app
+from fleet.roots import identity as identity_commands
+from fleet.roots.bus import Connection, connection, with_connection
 from fleet.roots.callout import callout_command
 from fleet.roots.secrets import secret_store
 from fleet.scores import podman, upgrade
@@ -63,7 +62,6 @@ T = TypeVar("T")
 O = TypeVar("O", bound=Object)  # noqa: E741 - the one-letter name of the type variable, as in the ports
 
 FAILED, WRONG_INPUT = 1, 2
-CONNECT = Duration.seconds(10)
 
 command = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Operate a fleet of devices."
@@ -83,6 +81,7 @@ command.add_typer(device_command, name="device")
 command.add_typer(bus_command, name="bus")
 command.add_typer(secret_command, name="secret")
 command.add_typer(callout_command, name="callout")
+identity_commands.register(device_command, command)
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="JSON file that says where the bus and the releases are.")]
 Labels = Annotated[list[str] | None, typer.Option("--label", help="name=value; may be given several times.")]
@@ -106,47 +105,6 @@ def _complain(text: str, code: int) -> None:
 
 
 # --- what is chosen here ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """The adapters that every command needs."""
-
-    clock: WallClock
-    chance: SystemChance
-    bus: NatsBus
-    objects: StandaloneObjects
-
-
-@asynccontextmanager
-async def connection(config: FleetConfig) -> AsyncIterator[Connection]:
-    """The adapters, connecting; the bus is closed in the end."""
-    clock, chance = WallClock(config.pace), SystemChance()
-    login = PasswordFile(config.bus.login)
-    await login.read()
-    bus = NatsBus(config.bus.url, config.bus.name, login, clock, chance)
-    bus.start()
-    try:
-        yield Connection(clock, chance, bus, StandaloneObjects(bus, chance))
-    finally:
-        await bus.close()
-
-
-def _with_connection(config: FleetConfig, work: Callable[[Connection], Awaitable[T]]) -> T:
-    """Connect, do the work, disconnect. Raises: Unavailable when there is no session in time."""
-
-    async def whole() -> T:
-        async with connection(config) as made:
-            established = asyncio.Event()
-            made.bus.on_session(established.set)
-            try:
-                async with made.clock.timeout(CONNECT):
-                    await established.wait()
-            except TimeoutError:
-                raise Unavailable(f"no connection to {config.bus.url} within {CONNECT}") from None
-            return await work(made)
-
-    return asyncio.run(whole())
 
 
 def _with_secrets(config: FleetConfig, work: Callable[[Secrets], Awaitable[T]]) -> T:
@@ -233,7 +191,7 @@ def status(
     config: ConfigFile, as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False
 ) -> None:
     """Show devices, deployments, rollouts and unreadable entries."""
-    seen = _with_connection(load(config), lambda made: fleet_status.collect(made.bus, made.objects))
+    seen = with_connection(load(config), lambda made: fleet_status.collect(made.bus, made.objects))
     if as_json:
         print(seen.to_json())
     else:
@@ -278,7 +236,7 @@ def rollout_create(
         on_halt=RollBackGroup(artefacts=back) if back else HaltOnly(),
         windows=words.windows(window or [], time_zone),
     )
-    outcome = _with_connection(told, lambda made: upgrade.interpret(score, made.objects))
+    outcome = with_connection(told, lambda made: upgrade.interpret(score, made.objects))
     version, groups = score.artefacts[0].release.version, len(score.groups)
     print(f"rollout {name} {_word(outcome)}: {version} for {groups} group(s)")
     if outcome.object.spec.run is not RunState.RUNNING:
@@ -305,7 +263,7 @@ def rollout_abort(name: str, config: ConfigFile) -> None:
 
 def _steer(name: str, config: Path, state: RunState) -> None:
     rollout = ObjectName(name)
-    outcome = _with_connection(load(config), lambda made: upgrade.set_run_state(rollout, state, made.objects))
+    outcome = with_connection(load(config), lambda made: upgrade.set_run_state(rollout, state, made.objects))
     now = {RunState.PAUSED: "paused", RunState.RUNNING: "running", RunState.ABORTED: "aborted"}[state]
     print(f"rollout {name} is {'already ' if isinstance(outcome, Unchanged) else ''}{now}")
 
@@ -314,7 +272,7 @@ def _steer(name: str, config: Path, state: RunState) -> None:
 def rollout_retry(name: str, config: ConfigFile) -> None:
     """Try the devices that failed again, also those that quarantined the release. Lifts a halt and an abort."""
     rollout = ObjectName(name)
-    outcome = _with_connection(load(config), lambda made: upgrade.retry(rollout, made.objects))
+    outcome = with_connection(load(config), lambda made: upgrade.retry(rollout, made.objects))
     print(f"rollout {name} tries again (retry {outcome.object.spec.retry})")
 
 
@@ -322,7 +280,7 @@ def rollout_retry(name: str, config: ConfigFile) -> None:
 def rollout_status(name: str, config: ConfigFile) -> None:
     """Show a rollout, its groups, and the devices that failed or wait, with reasons."""
     rollout = ObjectName(name)
-    seen = _with_connection(load(config), lambda made: fleet_rollout.collect(rollout, made.bus, made.objects))
+    seen = with_connection(load(config), lambda made: fleet_rollout.collect(rollout, made.bus, made.objects))
     fleet_rollout.show(seen, Console())
 
 
@@ -343,7 +301,7 @@ def deployment_create(
         environment=tuple(words.pairs(env or []).items()),
     )
     score, selector = PodmanScore(containers=(container,)), Selector(match_labels=words.pairs(select or []))
-    outcome = _with_connection(
+    outcome = with_connection(
         load(config), lambda made: podman.interpret(score, ObjectName(name), selector, made.objects)
     )
     print(f"deployment {name} {_word(outcome)}")
@@ -355,7 +313,7 @@ def device_show(
 ) -> None:
     """Show everything known of one device: its instances, its upgrade with the reason, its workloads, bad entries."""
     device = DeviceId(name)
-    seen = _with_connection(load(config), lambda made: fleet_device.collect(device, made.bus, made.objects))
+    seen = with_connection(load(config), lambda made: fleet_device.collect(device, made.bus, made.objects))
     if as_json:
         print(seen.to_json())
     else:
@@ -366,7 +324,7 @@ def device_show(
 def device_create(name: str, config: ConfigFile, label: Labels = None) -> None:
     """Make a device known to the fleet, or add labels to it."""
     item = Device(metadata=Metadata(name=ObjectName(name), labels=words.pairs(label or [])))
-    outcome = _with_connection(load(config), lambda made: ensure(made.objects, item))
+    outcome = with_connection(load(config), lambda made: ensure(made.objects, item))
     print(f"device {name} {_word(outcome)}")
 
 
@@ -392,7 +350,7 @@ def bus_prepare(config: ConfigFile) -> None:
         for spec in BUCKETS:
             await admin.ensure_bucket(spec)
 
-    _with_connection(load(config), work)
+    with_connection(load(config), work)
     print(f"{len(BUCKETS)} buckets stand")
 
 

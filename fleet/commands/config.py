@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, assert_never
 
 from pydantic import Field, ValidationError
 
-from fleet.contracts.auth import Url
+from fleet.contracts.auth import Name, Url
 from fleet.contracts.errors import InvalidValue
 from fleet.contracts.ids import Frozen, ObjectName
+from fleet.identity.auth import KeyInFile, KeyInSecret
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 KvPath = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]+(?:/[a-zA-Z0-9_-]+)*$", max_length=200)]
@@ -89,6 +90,25 @@ SecretsConfig = Annotated[
 ]
 
 
+class IdentityConfig(Frozen):
+    """The identity provider.
+
+    Args:
+        issuer: its address, exactly as its tokens name it.
+        organization, project: the ids of where device users are made, and of what they get their role in.
+        role: of devices in the project.
+        admin: where the key file of the service account is that enrols devices.
+        app: the client id of the app that people sign in through; None when nobody does.
+    """
+
+    issuer: Url
+    organization: Name
+    project: Name
+    role: Name = "fleet-device"
+    admin: Annotated[KeyInFile | KeyInSecret, Field(discriminator="kept")]
+    app: Name | None = None
+
+
 class FleetConfig(Frozen):
     """Everything the command is told by its file.
 
@@ -99,6 +119,7 @@ class FleetConfig(Frozen):
         replica: the name of this replica of the operator, unless the command line says another one; of those that run
             at the same time each needs its own. None takes the name of the host, which in a cluster is that of the pod.
         secrets: where the secrets of the installation are kept; None when nothing says so.
+        identity: the provider that devices and people have their identities from; None when nothing says so.
     """
 
     bus: BusConfig
@@ -106,6 +127,7 @@ class FleetConfig(Frozen):
     releases: ReleasesConfig | None = None
     replica: ObjectName | None = None
     secrets: SecretsConfig | None = None
+    identity: IdentityConfig | None = None
 
 
 def load(path: Path) -> FleetConfig:
@@ -153,7 +175,18 @@ def _rooted(config: FleetConfig, folder: Path) -> FleetConfig:
     if releases is not None:
         releases = releases.model_copy(update={"folder": folder / releases.folder})
     secrets = None if config.secrets is None else rooted_secrets(config.secrets, folder)
-    return config.model_copy(update={"bus": bus, "releases": releases, "secrets": secrets})
+    identity = None if config.identity is None else _rooted_identity(config.identity, folder)
+    return config.model_copy(update={"bus": bus, "releases": releases, "secrets": secrets, "identity": identity})
+
+
+def _rooted_identity(identity: IdentityConfig, folder: Path) -> IdentityConfig:
+    match identity.admin:
+        case KeyInFile(path=path):
+            return identity.model_copy(update={"admin": KeyInFile(path=PurePosixPath(folder / path))})
+        case KeyInSecret():
+            return identity
+        case _:
+            assert_never(identity.admin)
 
 
 def rooted_secrets(secrets: SecretsConfig, folder: Path) -> SecretsConfig:

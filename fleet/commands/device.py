@@ -15,6 +15,7 @@ from rich.table import Table
 
 from fleet.capabilities.bus import Bus, Stored
 from fleet.capabilities.objects import Objects
+from fleet.commands.enrolments import standing
 from fleet.contracts import layout
 from fleet.contracts.errors import InvalidValue, NotFound
 from fleet.contracts.ids import DeploymentName, DeviceId, ObjectName, Slot
@@ -25,6 +26,7 @@ from fleet.contracts.records import (
     DesiredAgent,
     DesiredWorkloads,
     DeviceInfo,
+    Enrolment,
     Heartbeat,
     InProgress,
     Record,
@@ -67,7 +69,7 @@ async def collect(device: DeviceId, bus: Bus, objects: Objects) -> DeviceView:
     """
     records: list[Record] = []
     unreadable: list[tuple[str, str]] = []
-    for bucket in (Bucket.INFO, Bucket.DESIRED, Bucket.STATE, Bucket.HEARTBEAT):
+    for bucket in (Bucket.IDENTITY, Bucket.INFO, Bucket.DESIRED, Bucket.STATE, Bucket.HEARTBEAT):
         for entry in await bus.entries(bucket, device):
             if not isinstance(entry, Stored):
                 continue
@@ -115,6 +117,9 @@ def _facts(seen: DeviceView) -> Iterable[tuple[str, str]]:
     yield "phase", "no object: run `fleet device create`" if item is None else _phase(item)
     for record in seen.records:
         match record:
+            case Enrolment():
+                how, since, reason = standing(record)
+                yield "identity", f"{how} as user {record.user} since {since}{f': {reason}' if reason else ''}"
             case DeviceInfo():
                 yield "hardware", f"{record.hardware}, {record.operating_system}, {record.architecture}"
                 yield "machine id", record.machine_id

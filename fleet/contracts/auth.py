@@ -46,3 +46,8 @@ class FleetDeviceAuth(Frozen):
 def render(auth: FleetDeviceAuth) -> bytes:
     """The file from which an agent knows who it is, as JSON."""
     return auth.model_dump_json(indent=2).encode()
+
+
+def scopes_in(project: str) -> tuple[str, ...]:
+    """What a device asks for with each token: that it is meant for the project, and names the device's roles in it."""
+    return ("openid", f"urn:zitadel:iam:org:project:id:{project}:aud", "urn:zitadel:iam:org:projects:roles")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fleet.capabilities.identity import DeviceKeys
 from fleet.contracts.auth import FleetDeviceAuth
 from fleet.contracts.ids import Frozen
 from fleet.identity.auth import AdminAuth, DeviceEnrollmentIntent
+from fleet.identity.enrolment import Places, enroll
 
 
 class FleetDeviceEnrollScore(Frozen):
@@ -36,3 +38,17 @@ class DeviceAlreadyEnrolled:
 
 
 EnrollOutcome = DeviceEnrolled | DeviceAlreadyEnrolled
+
+
+async def interpret(score: FleetDeviceEnrollScore, keys: DeviceKeys, places: Places) -> EnrollOutcome:
+    """Give the device its identity, where its keys are; running it again finishes what was not finished.
+
+    Args:
+        keys: on the device.
+        places: the provider as `score.admin`, the bus, and the clock.
+
+    Raises:
+        Refused: the device is revoked. Otherwise as the ports; nothing that works is taken away.
+    """
+    made = await enroll(score.intent, keys, places)
+    return DeviceEnrolled(made.auth) if made.is_new else DeviceAlreadyEnrolled(made.auth)
