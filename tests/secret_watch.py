@@ -23,9 +23,9 @@ from fleet.capabilities.identity import PrivateKey, Token
 from fleet.capabilities.secrets import Make
 from fleet.contracts.errors import FleetError
 from fleet.contracts.ids import ObjectName
+from fleet.scores.nats_server import StaticUser
 from fleet.secrets import store
 from harness.targets.local_parts import RunFolder
-from harness.targets.nats_process import User
 from sim import journal
 
 SHORTEST = 8
@@ -43,7 +43,7 @@ SECRET_FIELDS: tuple[tuple[type, str], ...] = (
     (TokenLogin, "text"),
     (Token, "text"),
     (PrivateKey, "pem"),
-    (User, "password"),
+    (StaticUser, "password"),
 )
 """The types whose every value holds a secret."""
 
