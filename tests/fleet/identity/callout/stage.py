@@ -158,7 +158,7 @@ def story(tell: Callable[[CalloutStage], Awaitable[None]]) -> Callable[[Path], N
     async def told(folder: Path) -> None:
         stage = CalloutStage(folder)
         try:
-            async with CLOCK.timeout(Duration.seconds(90)):
+            async with CLOCK.timeout(Duration.minutes(5)):
                 await stage.start()
                 await tell(stage)
         finally:
