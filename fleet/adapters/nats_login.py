@@ -43,12 +43,19 @@ class LoginSource(Protocol):
         """The login now. May ask the identity provider. Raises: FleetError."""
         ...
 
+    def turned_away(self) -> None:
+        """The server did not accept what was read last. It never says why: perhaps it was not even looked at."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class PasswordFile:
     """A private file that holds `{"user": …, "password": …}`."""
 
     path: Path
+
+    def turned_away(self) -> None:
+        """The file is read anew each time anyway."""
 
     async def read(self) -> PasswordLogin:
         """What stands in the file now. Raises: Unavailable, InvalidValue (which quotes nothing of the file)."""

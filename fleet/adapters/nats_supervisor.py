@@ -25,6 +25,8 @@ from fleet.contracts.time import ZERO, Duration, Instant
 
 _log = logging.getLogger("fleet.bus")
 
+REFUSAL: Final = "authorization violation"
+"""What the server says to a login that it does not accept, and to one that nobody could judge in time."""
 _FOR_EVER: Final = 10**9
 """Seconds. The library's own timers are out of use: they would not keep the pace of the clock."""
 
@@ -204,6 +206,8 @@ class Supervisor:
         try:
             await self._dial(session)
         except Exception as error:  # noqa: BLE001 - said once per outage; whatever it was, the next client is a new one
+            if REFUSAL in str(error).lower():
+                self._login.turned_away()
             self._complain(error)
         except BaseException:
             session.client.abort()

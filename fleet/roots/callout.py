@@ -90,6 +90,9 @@ class StoredPassword:
     secret: ObjectName
     store: SecretStore
 
+    def turned_away(self) -> None:
+        """The password is read anew each time anyway."""
+
     async def read(self) -> PasswordLogin:
         """The login now. Raises: FleetError."""
         return PasswordLogin(self.user, (await self.store.read(self.secret)).value.decode())

@@ -214,14 +214,23 @@ def test_the_pauses_between_attempts_differ_and_keep_their_bounds() -> None:
     asyncio.run(told())
 
 
-class Fixed:
+class Source:
+    """What every source of logins here has in common."""
+
+    turned = 0
+
+    def turned_away(self) -> None:
+        self.turned += 1
+
+
+class Fixed(Source):
     """A login that is always the same."""
 
     async def read(self) -> PasswordLogin:
         return PasswordLogin("x", "y")
 
 
-class Moody:
+class Moody(Source):
     """A source of logins that raises what it is told to before it gives any."""
 
     def __init__(self, source: LoginSource, *errors: Exception) -> None:
@@ -257,7 +266,7 @@ async def test_whatever_the_source_of_the_login_raises_it_is_asked_again(stage: 
 async def test_a_source_of_the_login_that_hangs_is_asked_again(stage: Stage) -> None:
     asked: list[int] = []
 
-    class Hanging:
+    class Hanging(Source):
         async def read(self) -> PasswordLogin:
             asked.append(1)
             if len(asked) < 3:
@@ -267,6 +276,21 @@ async def test_a_source_of_the_login_that_hangs_is_asked_again(stage: Stage) -> 
     operator = stage.started("operator", Hanging(), replace(QUICK, login=Duration.millis(100)))
     await until(operator.is_connected)
     assert len(asked) == 3
+
+
+@story
+async def test_the_source_of_the_login_hears_that_the_server_did_not_accept_it_and_nothing_else(stage: Stage) -> None:
+    source = Fixed()
+    stage.started("operator", source)
+    await until(lambda: source.turned >= 2)
+    good = Moody(PasswordFile(stage.server.login("operator")))
+    operator = stage.started("operator", good)
+    await until(operator.is_connected)
+    await stage.server.kill()
+    await CLOCK.sleep(Duration.millis(300))
+    await stage.server.start()
+    await until(operator.is_connected)
+    assert good.turned == 0
 
 
 def bus_with(url: str, source: LoginSource) -> NatsBus:

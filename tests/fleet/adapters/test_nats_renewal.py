@@ -41,6 +41,9 @@ class Tokens:
         self.reads = 0
         self.failing = False
 
+    def turned_away(self) -> None:
+        """It has no other one."""
+
     async def read(self) -> TokenLogin:
         self.reads += 1
         if self.failing:

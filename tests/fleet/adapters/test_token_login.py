@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from fleet.adapters.token_login import TokenLoginSource
+from fleet.adapters.token_login import AGAIN, TokenLoginSource, auth_in_file
 from fleet.capabilities.identity import Token
 from fleet.contracts.auth import FleetDeviceAuth, render
 from fleet.contracts.errors import (
@@ -50,7 +50,7 @@ class Lab:
         self.path.write_bytes(render(AUTH))
         self.clock = HandClock()
         self.mint = Mint(self.clock)
-        self.source = TokenLoginSource(self.path, self.mint, self.clock)
+        self.source = TokenLoginSource(auth_in_file(self.path), self.mint, self.clock)
 
 
 def on(tell: Callable[[Lab], Coroutine[object, object, None]]) -> Callable[[Path], None]:
@@ -116,3 +116,30 @@ async def test_what_is_no_identity_is_said(lab: Lab) -> None:
     lab.path.unlink()
     with pytest.raises(Unavailable):
         await lab.source.read()
+
+
+@on
+async def test_a_token_that_was_turned_away_is_replaced_but_not_at_every_try(lab: Lab) -> None:
+    first = await lab.source.read()
+    lab.source.turned_away()
+    assert (await lab.source.read()).text == first.text
+    lab.clock.pass_by(AGAIN)
+    second = await lab.source.read()
+    assert second.text != first.text
+    lab.source.turned_away()
+    lab.clock.pass_by(Duration(AGAIN - 1))
+    assert (await lab.source.read()).text == second.text
+    lab.clock.pass_by(Duration(1))
+    assert (await lab.source.read()).text != second.text
+    assert len(lab.mint.asked) == 3
+
+
+@on
+async def test_a_token_that_was_turned_away_is_shown_again_while_the_provider_is_away(lab: Lab) -> None:
+    first = await lab.source.read()
+    lab.source.turned_away()
+    lab.clock.pass_by(AGAIN)
+    lab.mint.fails = Unavailable("away")
+    assert (await lab.source.read()).text == first.text
+    lab.mint.fails = None
+    assert (await lab.source.read()).text != first.text

@@ -56,6 +56,9 @@ class Shows:
         self.text = text
         self.expires = expires or CLOCK.monotonic() + Duration.minutes(60)
 
+    def turned_away(self) -> None:
+        """It has no other one."""
+
     async def read(self) -> TokenLogin:
         return TokenLogin(self.text, self.expires)
 
