@@ -37,7 +37,7 @@ _ANSWER: Final = 2000
 
 @dataclass(frozen=True, slots=True)
 class TokenText:
-    """A token as a client shows it. The text never shows in `repr`. `expires` is on the client's monotonic clock."""
+    """A token as a client shows it. The text never shows in `repr`. `expires` is on the kernel's clock."""
 
     text: str = field(repr=False)
     expires: Instant

@@ -17,8 +17,9 @@ from fleet.contracts.errors import Conflict, Disconnected, FleetError, NotPermit
 from fleet.contracts.ids import Revision
 from fleet.contracts.keys import check_key, check_subject, check_value
 from fleet.contracts.layout import Bucket
-from fleet.contracts.time import Duration
+from fleet.contracts.time import Duration, Instant
 from sim.kernel import Call
+from sim.nats.auth import ReadToken
 from sim.nats.pipe import Message, Pipe
 from sim.nats.server import NatsServer, Session, Ticket
 from sim.nats.subjects import republished_patterns
@@ -43,6 +44,9 @@ class BusTimings:
     ping: Duration = Duration.seconds(10)
     missed_pings: int = 2
     """The connection is given up at the ping after this many unanswered ones."""
+    renew_ahead: Duration = Duration.minutes(1)
+    """A session whose token ends is replaced between this and twice this ahead; a short one, a quarter to half of its
+    time ahead."""
 
 
 class Owner(Protocol):
@@ -101,6 +105,8 @@ class SimBus:
         host: the network node it runs on.
         process: whose it is; it ends with it.
         chance: for the jitter of reconnects.
+        read_token: where its token comes from, whose end is on the kernel's clock; None when the server knows the
+            client by its name, as if by a password.
     """
 
     def __init__(
@@ -111,6 +117,7 @@ class SimBus:
         process: Owner,
         chance: Chance,
         timings: BusTimings = BusTimings(),
+        read_token: ReadToken | None = None,
     ) -> None:
         self.name = name
         self.process = process
@@ -134,6 +141,12 @@ class SimBus:
         self._established_at = 0
         self._buffered: tuple[Message, ...] = ()
         self._closed = False
+        self._context = copy_context()
+        self._read_token = read_token
+        self._reading: asyncio.Task[None] | None = None
+        self._token_expires = Instant(0)
+        self._renewal: Call | None = None
+        self._retired: dict[Session, None] = {}
         server.attend(self, host)
         process.on_death(self._process_died)
         self._dial()
@@ -243,8 +256,12 @@ class SimBus:
             self._hang_up(session)
             return
         self._stop_dialling()
+        if self._session is not None:
+            self._retire(self._session)
         self._session = session
         self._established_at = self._kernel.now
+        if self._read_token is not None:
+            self._renewal = self._kernel.after(self._renew_in(), self._dial)
         for listener in self._listeners:
             listener.refused = None
             self._pipe.send(_FRAME, session.subscribe, listener, listener.patterns)
@@ -283,6 +300,8 @@ class SimBus:
 
     def republished(self, session: Session, subscription: object, entry: Entry) -> None:
         """A stored write that a subscription asked for."""
+        if session in self._retired and self.process.alive:
+            return
         if session is not self._session or not self.process.alive:
             self._hang_up(session)
         elif subscription in self._listeners:
@@ -290,6 +309,8 @@ class SimBus:
 
     def requested(self, session: Session, subscription: object, subject: str, payload: bytes, ticket: Ticket) -> None:
         """A request for a subject this client serves."""
+        if session in self._retired and self.process.alive:
+            return
         if session is not self._session or not self.process.alive:
             self._hang_up(session)
         elif subscription in self._listeners:
@@ -358,8 +379,30 @@ class SimBus:
         if self._closed or not self.process.alive:
             return
         self._attempt += 1
-        self._dialling = self._kernel.after(self._timings.dial, self._dial_later)
-        self._up.send(_HANDSHAKE, self._knock, self._attempt)
+        if self._read_token is None:
+            self._dialling = self._kernel.after(self._timings.dial, self._dial_later)
+            self._up.send(_HANDSHAKE, self._knock, self._attempt)
+        else:
+            work = self._dial_by_token(self._read_token, self._attempt)
+            self._reading = self._context.run(self._loop.create_task, work)
+
+    async def _dial_by_token(self, read_token: ReadToken, attempt: int) -> None:
+        try:
+            token = await read_token()
+        except FleetError:
+            self._dial_later()
+            return
+        if attempt == self._attempt and not self._closed:
+            self._token_expires = token.expires
+            self._dialling = self._kernel.after(self._timings.dial, self._dial_later)
+            self._up.send(_HANDSHAKE, self._show, attempt, token.text)
+
+    def _show(self, attempt: int, token: str) -> None:
+        """At the server: a connection request with a token has arrived."""
+        try:
+            self._server.connect_by_token(self.name, token, self, attempt, self._host)
+        except FleetError:
+            self._down.send(_FRAME, self.refused, attempt)
 
     def _knock(self, attempt: int) -> None:
         """At the server: a connection request has arrived."""
@@ -369,6 +412,23 @@ class SimBus:
             self._down.send(_FRAME, self.refused, attempt)
             return
         session.welcome()
+
+    def _renew_in(self) -> Duration:
+        """How long the session is used before another one with a new token takes over."""
+        left = max(self._token_expires - Instant(self._kernel.now), Duration(0))
+        ahead = min(self._timings.renew_ahead, Duration(left // 4))
+        return max(Duration(left - self._chance.between(ahead, ahead * 2)), self._timings.backoff_least)
+
+    def _retire(self, session: Session) -> None:
+        """Another session took over: let this one get the answers that are under way, and leave."""
+        self._retired[session] = None
+        for listener in self._listeners:
+            self._pipe.send(_FRAME, session.unsubscribe, listener)
+        self._kernel.after(self._timings.answer, self._leave, session)
+
+    def _leave(self, session: Session) -> None:
+        self._retired.pop(session, None)
+        self._hang_up(session)
 
     def _dial_later(self) -> None:
         self._stop_dialling()
@@ -380,6 +440,9 @@ class SimBus:
         if self._dialling is not None:
             self._dialling.cancel()
             self._dialling = None
+        if self._renewal is not None:
+            self._renewal.cancel()
+            self._renewal = None
 
     def link_changed(self) -> None:
         """A link was cut or mended: cut, the connection is given up when enough pings have gone unanswered."""

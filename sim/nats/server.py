@@ -9,12 +9,14 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from fleet.capabilities.bus import Entry, Stored
+from fleet.capabilities.callout import Admission
 from fleet.contracts.errors import FleetError, InvalidValue, NotPermitted, Refused, Unavailable
 from fleet.contracts.ids import Revision
 from fleet.contracts.layout import Bucket, BucketSpec
 from fleet.contracts.permissions import Permissions
 from fleet.contracts.time import Duration
 from sim.kernel import Kernel
+from sim.nats.auth import Callouts
 from sim.nats.deadlines import Deadlines
 from sim.nats.pipe import Pipe
 from sim.nats.store import KvStore
@@ -68,6 +70,10 @@ class Client(Protocol):
         """The connection is established."""
         ...
 
+    def refused(self, attempt: int) -> None:
+        """A connection request was turned down."""
+        ...
+
     def ended(self, session: Session) -> None:
         """The connection is over."""
         ...
@@ -101,14 +107,21 @@ class Session:
     """The server's end of one connection. Its public methods are what a client's messages do when they arrive."""
 
     def __init__(
-        self, server: NatsServer, name: str, client: Client, attempt: int, down: Route, kernel: Kernel
+        self,
+        server: NatsServer,
+        name: str,
+        client: Client,
+        attempt: int,
+        down: Route,
+        kernel: Kernel,
+        permissions: Permissions,
     ) -> None:
         self.name = name
         self.client = client
         self.attempt = attempt
         self.open = True
         self._server = server
-        self._permissions = server.permissions(name)
+        self._permissions = permissions
         self._may_write: dict[tuple[Bucket, str], bool] = {}
         self._subscriptions: dict[object, tuple[str, ...]] = {}
         self._route = down
@@ -223,6 +236,11 @@ class Session:
         self.down.close()
         self._server.sessions.pop(self, None)
 
+    def end(self) -> None:
+        """End the connection, and let the client know that it has ended."""
+        self.close()
+        self.reset()
+
     def reset(self) -> None:
         """Tell the client that there is no such connection, as a host does that gets a message for a closed one."""
         self._route.send(_FRAME, self.client.ended, self)
@@ -282,6 +300,8 @@ class NatsServer:
         self.interest: Interest[tuple[Session, object]] = Interest()
         self.deadlines = Deadlines(kernel)
         """Of the calls of all its clients."""
+        self.callouts: Callouts | None = None
+        """Who is asked about clients with a token; None when such clients are refused."""
         self._stores: dict[Bucket, KvStore] = {}
         self._permissions: dict[str, Permissions] = {}
         self._observers: tuple[Observer, ...] = ()
@@ -370,7 +390,34 @@ class NatsServer:
         """
         if not self.up:
             raise Unavailable("connection refused")
-        session = Session(self, name, client, attempt, self.network.route(self.host, host), self.kernel)
+        return self._session(name, client, attempt, host, self.permissions(name))
+
+    def connect_by_token(self, name: str, token: str, client: Client, attempt: int, host: str) -> None:
+        """A client's connection request arrived that shows a token: a callout is asked, and the client is told.
+
+        Raises:
+            Unavailable: the server is down. Refused: it asks no callout.
+        """
+        if not self.up:
+            raise Unavailable("connection refused")
+        callouts = self.callouts
+        if callouts is None:
+            raise Refused("Authorization Violation")
+        down = self.network.route(self.host, host)
+
+        def decided(decision: Admission | FleetError) -> None:
+            if not isinstance(decision, Admission) or not self.up:
+                down.send(_FRAME, client.refused, attempt)
+                return
+            session = self._session(decision.device, client, attempt, host, decision.permissions)
+            callouts.admitted(session, decision)
+            session.welcome()
+
+        callouts.ask(name, token, decided)
+
+    def _session(self, name: str, client: Client, attempt: int, host: str, permissions: Permissions) -> Session:
+        route = self.network.route(self.host, host)
+        session = Session(self, name, client, attempt, route, self.kernel, permissions)
         self.sessions[session] = None
         return session
 
