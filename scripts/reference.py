@@ -7,13 +7,23 @@ from pathlib import Path
 from typing import Final
 
 from harness.scenario import json_schema
-from scripts import defect_page, invariant_page, nats_page, planted_page, scenario_page, upgrade_page, verdict_page
+from scripts import (
+    defect_page,
+    identity_page,
+    invariant_page,
+    nats_page,
+    planted_page,
+    scenario_page,
+    upgrade_page,
+    verdict_page,
+)
 
 FOLDER: Final = Path(__file__).parents[1] / "docs" / "reference"
 PAGES: Final[dict[str, Callable[[], str]]] = {
     "nats-layout.md": nats_page.page,
     "scenario-format.md": scenario_page.page,
     "defects.md": defect_page.page,
+    "identity-requests.md": identity_page.page,
     "invariants.md": invariant_page.page,
     "planted-bugs.md": planted_page.page,
     "exit-codes.md": verdict_page.page,

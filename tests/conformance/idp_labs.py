@@ -9,7 +9,8 @@ from __future__ import annotations
 import itertools
 import json
 import subprocess
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -229,10 +230,34 @@ class RealPlace:
         assert self.start() == self.provider
 
     async def tell(self, story: Story) -> None:
-        clock = WallClock()
-        http = HttpClient(clock)
-        provider = self.provider
-        lab = Lab(
+        async with real_lab(self.provider, self) as lab:
+            await story(lab)
+
+    async def expire(self, lab: Lab, user_code: str) -> None:
+        await lab.as_admin("POST", f"/standin/device_codes/{user_code}/expire")
+
+
+_KEYS: Final = SimKeyMaker(Random(7))
+"""Made at no cost: what the suite asks of providers does not depend on how keys are made."""
+
+
+class Elsewhere:
+    """A stand-in that somebody else runs."""
+
+    async def expire(self, lab: Lab, user_code: str) -> None:
+        await lab.as_admin("POST", f"/standin/device_codes/{user_code}/expire")
+
+    async def restart(self) -> None:
+        raise NotImplementedError
+
+
+@asynccontextmanager
+async def real_lab(provider: Provider, place: Place | None = None) -> AsyncIterator[Lab]:
+    """The production clients at a stand-in on loopback."""
+    clock = WallClock()
+    http = HttpClient(clock)
+    try:
+        yield Lab(
             clock=clock,
             http=http,
             keys=_KEYS,
@@ -242,19 +267,10 @@ class RealPlace:
             client=provider.client,
             person=provider.person,
             admin_key=read_admin_key("the stand-in", provider.admin_key_file.read_bytes()),
-            place=self,
+            place=place or Elsewhere(),
         )
-        try:
-            await story(lab)
-        finally:
-            await http.close()
-
-    async def expire(self, lab: Lab, user_code: str) -> None:
-        await lab.as_admin("POST", f"/standin/device_codes/{user_code}/expire")
-
-
-_KEYS: Final = SimKeyMaker(Random(7))
-"""Made at no cost: what the suite asks of providers does not depend on how keys are made."""
+    finally:
+        await http.close()
 
 
 class LyingClock:
