@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -206,15 +208,17 @@ class RealPlace:
         self.provider = self.start()
 
     def start(self) -> Provider:
+        leash = (sys.executable, "-I", "-S", str(HERE.parent / "local_leash.py"), str(os.getpid()))
         self._process = subprocess.Popen(
-            command_line(self.engine, self._folder, self._port),
+            (*leash, *command_line(self.engine, self._folder, self._port)),
             cwd=HERE.parents[2],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
         )
         assert self._process.stdout is not None
-        provider = provider_in(self._process.stdout.readline())
+        line = self._process.stdout.readline()
+        assert line, f"the stand-in {self.engine} did not start: see its standard error"
+        provider = provider_in(line)
         self._port = int(provider.issuer.rpartition(":")[2])
         return provider
 

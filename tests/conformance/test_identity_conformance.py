@@ -57,7 +57,12 @@ def on_provider(request: pytest.FixtureRequest) -> Callable[[Story], None]:
     if request.param == "sim":
         return on_sim
     place: RealPlace = request.getfixturevalue(f"{request.param}_provider")
-    return lambda tell: asyncio.run(place.tell(tell))
+    return lambda tell: told_at(place, tell)
+
+
+def told_at(place: RealPlace, tell: Story) -> None:
+    """Tell a story at a stand-in."""
+    asyncio.run(place.tell(tell))
 
 
 def story(tell: Story) -> Callable[[Callable[[Story], None]], None]:
