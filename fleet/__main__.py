@@ -54,6 +54,7 @@ from fleet.roots.secrets import secret_store
 from fleet.scores import podman, upgrade
 from fleet.scores.outcome import Changed, Created, Unchanged, ensure
 from fleet.scores.upgrade import AgentUpgradeScore
+from fleet.secrets.given import content_of, keep
 from fleet.secrets.registry import ensure_all
 from fleet.secrets.registry import rotate as rotate_secret
 from fleet.secrets.store import Secrets
@@ -388,6 +389,15 @@ def secret_prepare(config: ConfigFile) -> None:
     """Make the secrets that are missing. Part of the installation; running it again changes nothing."""
     stand = _with_secrets(load(config), ensure_all)
     print(f"{len(stand)} secrets stand")
+
+
+@secret_command.command("keep")
+def secret_keep(
+    name: str, file: Annotated[Path, typer.Argument(help="Remove it afterwards.")], config: ConfigFile
+) -> None:
+    """Keep what somebody else made, such as the key file of the provider's service account. Overwrites nothing."""
+    kept = _with_secrets(load(config), lambda store: keep(store, ObjectName(name), content_of(file)))
+    print(f"secret {name} has version {kept.version}")
 
 
 @secret_command.command("list")
