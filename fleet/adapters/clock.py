@@ -18,24 +18,28 @@ class WallClock:
 
     `monotonic` counts from the making of the clock. With a pace of 10 an hour of the system's time passes in six
     minutes: both clocks run ten times as fast and every wait is a tenth, so that all timers keep their proportions.
-    `wall` is right at the making of the clock and runs ahead from there on; with the pace 1 it is the machine's own,
-    its jumps included.
+    `wall` was right at `since` and runs ahead from there on; with the pace 1 it is the machine's own, with its jumps.
 
     Args:
         pace: how many times faster than real.
         offset: asked at each `wall` how wrong the time of day is.
+        since: the machine's time of day at which `wall` was right, by default the making of the clock. Programs that
+            are given the same one have the same time of day, and keep it over their restarts.
 
     Raises:
         InvalidValue: the pace is not above 0.
     """
 
-    def __init__(self, pace: float = 1.0, offset: Callable[[], Duration] = lambda: ZERO) -> None:
+    def __init__(
+        self, pace: float = 1.0, offset: Callable[[], Duration] = lambda: ZERO, since: Instant | None = None
+    ) -> None:
         if not pace > 0:
             raise InvalidValue(f"{pace} is not a pace: use a number above 0")
         self._pace = pace
         self._offset = offset
         self._start = time.monotonic_ns()
-        self._wall_at_start = time.time_ns()
+        now = time.time_ns()
+        self._wall_at_start = now if since is None else since + round((now - since) * pace)
 
     def wall(self) -> Instant:
         """The time of day, as the class says."""

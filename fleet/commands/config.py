@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 from fleet.contracts.auth import Name, Url
 from fleet.contracts.errors import InvalidValue
 from fleet.contracts.ids import Frozen, ObjectName
+from fleet.contracts.time import Instant
 from fleet.identity.auth import KeyInFile, KeyInSecret
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -115,6 +116,8 @@ class FleetConfig(Frozen):
     Args:
         bus: the message bus.
         pace: all timers run this many times as fast. 1 in production.
+        paced_since: where the pace is not 1, when the time of day was right that runs ahead with it. Without it each
+            start of a program begins with the machine's own.
         releases: None when another server serves them.
         replica: the name of this replica of the operator, unless the command line says another one; of those that run
             at the same time each needs its own. None takes the name of the host, which in a cluster is that of the pod.
@@ -124,6 +127,7 @@ class FleetConfig(Frozen):
 
     bus: BusConfig
     pace: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    paced_since: Instant | None = None
     releases: ReleasesConfig | None = None
     replica: ObjectName | None = None
     secrets: SecretsConfig | None = None

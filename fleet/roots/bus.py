@@ -33,7 +33,7 @@ class Connection:
 @asynccontextmanager
 async def connection(config: FleetConfig) -> AsyncIterator[Connection]:
     """The adapters, connecting; the bus is closed in the end."""
-    clock, chance = WallClock(config.pace), SystemChance()
+    clock, chance = WallClock(config.pace, since=config.paced_since), SystemChance()
     login = PasswordFile(config.bus.login)
     await login.read()
     bus = NatsBus(config.bus.url, config.bus.name, login, clock, chance)

@@ -13,6 +13,7 @@ from agent.linux.disk import LinuxDisk
 from agent.staging import install_first
 from fleet.commands import config as fleet_command
 from fleet.contracts.ids import DeviceId, ObjectName
+from fleet.contracts.time import Instant
 from fleet.releases.build import BuiltRelease
 
 _LINES: Final = 15
@@ -70,13 +71,14 @@ class RunFolder:
 
 
 def operator_config(
-    folder: RunFolder, replica: str, bus: str, login: Path, port: int, door: int, pace: float
+    folder: RunFolder, replica: str, bus: str, login: Path, port: int, door: int, pace: float, since: Instant
 ) -> fleet_command.FleetConfig:
     """The operator's configuration: it serves the releases itself, as it does by default; devices see it at `door`."""
     served = fleet_command.ReleasesConfig(folder=folder.releases, port=port, url=f"http://127.0.0.1:{door}")
     return fleet_command.FleetConfig(
         bus=fleet_command.BusConfig(url=bus, login=login, name=replica),
         pace=pace,
+        paced_since=since,
         releases=served,
         replica=ObjectName(replica),
     )

@@ -60,6 +60,7 @@ class LocalSession:
         self._pace = pace
         self._real = WallClock()
         self._clock = WallClock(pace)
+        self._began = self._clock.wall()
         self._journal = Journal()
         self._parts = AsyncExitStack()
         self._damaged = DamagedReleases(folder.releases / SERVED)
@@ -154,7 +155,7 @@ class LocalSession:
         name, port = operator_name(replica), free_port()
         bus = _at(await self._network.connect(name))
         login = self._nats.login(name)
-        config = operator_config(self._folder, name, bus, login, port, self._door, self._pace)
+        config = operator_config(self._folder, name, bus, login, port, self._door, self._pace, self._began)
         file = self._folder.operator_config(name)
         file.write_text(config.model_dump_json(), "utf-8")
         program = (sys.executable, "-m", "fleet", "operator", "run", "--config", str(file))

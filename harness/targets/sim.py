@@ -11,7 +11,7 @@ from agent.staging import install_first
 from fleet.capabilities.clock import Clock
 from fleet.capabilities.objects import Objects
 from fleet.contracts.errors import InvalidValue
-from fleet.contracts.ids import ObjectName, Version
+from fleet.contracts.ids import DeviceId, ObjectName, Version
 from fleet.contracts.layout import BUCKETS
 from fleet.contracts.objects import Device, Metadata
 from fleet.contracts.permissions import EVERYTHING, of_device
@@ -19,16 +19,17 @@ from fleet.contracts.records import Artefact
 from fleet.contracts.time import Duration
 from harness.faults import Fault
 from harness.targets import sim_releases
-from harness.targets.port import FleetPlan, IdentityDesk, Need, Session
+from harness.targets.port import FleetPlan, IdentityDesk, Logins, Need, Session
 from harness.targets.sim_device import Surroundings, VirtualDevice
-from harness.targets.sim_faults import CANNOT, NO_IDENTITIES, SimFaults
+from harness.targets.sim_faults import CANNOT, SimFaults
+from harness.targets.sim_identities import VirtualIdentities
 from harness.targets.sim_observer import Observer
 from harness.targets.sim_operator import CLUSTER_LINK, VirtualOperator, operator_name
 from harness.targets.sim_taps import Tap
 from sim.artefacts import ArtefactServer
 from sim.clock import SimClock
 from sim.containers import Registry
-from sim.disk import SimDisk
+from sim.disk import DiskImage, SimDisk
 from sim.journal import Journal
 from sim.nats import NatsServer
 from sim.network import Link
@@ -63,7 +64,7 @@ class SimTarget:
     @property
     def lacks(self) -> dict[Need, str]:
         """See `Target.lacks`. The world begins on 2026-01-01 at 00:00 UTC."""
-        return {Need.IDENTITIES: NO_IDENTITIES}
+        return {}
 
     def run(self, plan: FleetPlan, seed: int, main: Callable[[Session], Awaitable[T]]) -> T:
         """See `Target.run`. Virtual time; a program that ends by an exception of its own ends the run with it."""
@@ -102,6 +103,7 @@ class SimSession:
         self._clock = SimClock(world.loop)
         self._crash: asyncio.Future[BaseException] = world.loop.create_future()
         self._nats, self._objects, around = self._control_plane()
+        self._identities = around.identities
         self._operators = tuple(VirtualOperator(around, self._objects, number) for number in range(plan.operators))
         self._devices = {device: VirtualDevice(around, device) for device in plan.devices}
         built = {version: item.release for version, item in self._releases.items()}
@@ -125,7 +127,9 @@ class SimSession:
     @property
     def identities(self) -> IdentityDesk:
         """See `Session.identities`."""
-        raise InvalidValue("the devices of this run log in by passwords")
+        if self._identities is None:
+            raise InvalidValue("the devices of this run log in by passwords")
+        return self._identities
 
     async def crashed(self) -> None:
         """Raises what a program died of, when one does."""
@@ -147,6 +151,9 @@ class SimSession:
             await install_first(SimDisk(made.disk, ALWAYS), first.data, self._plan.installed)
             made.disk.sync_all()
             made.watch_disk()
+        if self._identities is not None:
+            await self._identities.start(self._plan.devices)
+        for made in self._devices.values():
             self._world.kernel.after(int(stream.random() * BRING_UP), made.machine.boot)
 
     async def inject(self, fault: Fault) -> Callable[[], Awaitable[None]] | None:
@@ -170,8 +177,9 @@ class SimSession:
             nats.ensure_bucket(bucket)
         for node in operators:
             nats.permit(node, EVERYTHING)
-        for device in self._plan.devices:
-            nats.permit(device, of_device(device))
+        if self._plan.logins is Logins.PASSWORD:
+            for device in self._plan.devices:
+                nats.permit(device, of_device(device))
         releases = ArtefactServer(world.network, "releases", weight=sim_releases.WEIGHT)
         for release in self._releases.values():
             releases.put(release.url, release.served)
@@ -180,8 +188,15 @@ class SimSession:
         nats.observe(observer)
         objects.observe(observer)
         registry = Registry(world.network, "registry")
-        around = Surroundings(world, nats, releases, registry, self._journal, self._program_crashed, self._tap)
+        identities = None
+        if self._plan.logins is Logins.TOKEN:
+            identities = VirtualIdentities(world, nats, CLUSTER_LINK, self._disk_of, self._program_crashed)
+        crashed = self._program_crashed
+        around = Surroundings(world, nats, releases, registry, self._journal, crashed, self._tap, identities)
         return nats, objects, around
+
+    def _disk_of(self, device: DeviceId) -> DiskImage:
+        return self._devices[device].disk
 
     def _program_crashed(self, error: BaseException) -> None:
         if not self._crash.done():

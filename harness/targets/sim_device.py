@@ -24,6 +24,7 @@ from harness.releases import Defect
 from harness.targets import sim_releases
 from harness.targets.device_files import damaged, places
 from harness.targets.sim_files import VirtualFiles
+from harness.targets.sim_identities import VirtualIdentities
 from harness.targets.sim_taps import PowerProbe, Probe, Tap, tap_agent, tap_image
 from sim.artefacts import ArtefactServer, SimArtefacts
 from sim.clock import SimClock
@@ -74,6 +75,8 @@ class Surroundings:
     """Told of the exception that a program ended by."""
     tap: Tap | None = None
     """Asked before each effect that a program has on its world."""
+    identities: VirtualIdentities | None = None
+    """Where devices log in by tokens."""
 
     def probe(self, who: str, label: str, process: Process) -> Probe | None:
         """What asks the tap for a process; None without a tap."""
@@ -228,7 +231,7 @@ class VirtualDevice:
         ports = AgentPorts(
             clock=machine.clock,
             chance=self._chance,
-            bus=SimBus(around.nats, self.device, machine.node, process, self._chance),
+            bus=self._bus(process),
             disk=SimDisk(self.disk, process),
             services=SimServices(machine, process),
             programs=SimPrograms(machine, process),
@@ -239,6 +242,13 @@ class VirtualDevice:
         )
         probe = around.probe(self.device, f"{slot.value}: ", process)
         return ports if probe is None else tap_agent(ports, probe)
+
+    def _bus(self, process: Process) -> SimBus:
+        nats, node, identities = self._around.nats, self.machine.node, self._around.identities
+        if identities is None:
+            return SimBus(nats, self.device, node, process, self._chance)
+        login = identities.login(self.device, self.machine.clock, process)
+        return SimBus(nats, self.device, node, process, self._chance, read_token=login, turned_away=login.turned_away)
 
     async def _run_program(
         self, machine: Machine, program: PurePosixPath, contents: bytes, arguments: tuple[str, ...]

@@ -46,6 +46,7 @@ from harness.faults import (
 )
 from harness.targets.bad_writing import write_all
 from harness.targets.sim_device import Surroundings, VirtualDevice
+from harness.targets.sim_identities import VirtualIdentities
 from harness.targets.sim_observer import HARNESS
 from harness.targets.sim_operator import VirtualOperator
 from harness.targets.sim_raw import SimRawWriter
@@ -62,12 +63,8 @@ Mend = Callable[[], None]
 HASHING: Final = 20 * WEIGHT
 """Nanoseconds that a healthy Pi takes to read and hash a byte of a virtual release: 50 MB of a real one a second."""
 
-NO_IDENTITIES: Final = "its devices log in by passwords"
 CANNOT: Final[dict[type[Fault], str]] = {
     FreezeOperator: "a virtual process runs or is dead: it cannot be stopped and continued",
-    StopProvider: NO_IDENTITIES,
-    StopCallout: NO_IDENTITIES,
-    RotateSigningKeys: NO_IDENTITIES,
 }
 """The faults that the virtual world cannot do, each with the reason."""
 
@@ -125,10 +122,23 @@ class SimFaults:
                 return await self._power(fault)
             case Partition() | FlapLink() | SlowLink():
                 return self._link(fault)
-            case FreezeOperator() | StopProvider() | StopCallout() | RotateSigningKeys():
+            case StopProvider():
+                return _ending(self._identities().stop_provider())
+            case StopCallout():
+                return _ending(self._identities().stop_callouts())
+            case RotateSigningKeys():
+                self._identities().rotate_signing_keys()
+                return None
+            case FreezeOperator():
                 raise InvalidValue(f"this target cannot do {fault}")
             case _:
                 return self._machine(fault)
+
+    def _identities(self) -> VirtualIdentities:
+        identities = self._around.identities
+        if identities is None:
+            raise NotFound("the devices of this run log in by passwords")
+        return identities
 
     # --- power -------------------------------------------------------------------------------------------
 

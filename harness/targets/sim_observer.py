@@ -21,6 +21,8 @@ from sim.nats.server import RAW_WRITER
 
 HARNESS = "harness"
 OPERATOR = "operator"
+_CLUSTER = (OPERATOR, "callout", "enrolment")
+"""What the clients are called that are no devices. They read for all of them."""
 
 
 class Observer:
@@ -45,12 +47,12 @@ class Observer:
 
     def read(self, client: str, bucket: Bucket, key: str, allowed: bool) -> None:
         """A client asked for entries. Only what is not its own is an event: reading is most of what devices do."""
-        if client.partition("-")[0] != OPERATOR and key.partition(".")[0] != client:
+        if client.partition("-")[0] not in _CLUSTER and key.partition(".")[0] != client:
             self._journal.record(ForeignRead(self._now(), client, f"{bucket}/{key}", allowed))
 
     def listened(self, client: str, pattern: str, allowed: bool) -> None:
         """A client subscribed to `fleet.<bucket or verb>.<device>…`."""
-        if client.partition("-")[0] != OPERATOR and pattern.split(".")[2:3] != [client]:
+        if client.partition("-")[0] not in _CLUSTER and pattern.split(".")[2:3] != [client]:
             self._journal.record(ForeignRead(self._now(), client, pattern, allowed))
 
     def object_stored(self, kind: str, name: str, value: bytes) -> None:

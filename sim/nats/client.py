@@ -107,6 +107,7 @@ class SimBus:
         chance: for the jitter of reconnects.
         read_token: where its token comes from, whose end is on the kernel's clock; None when the server knows the
             client by its name, as if by a password.
+        turned_away: told each time that the server did not accept a token.
     """
 
     def __init__(
@@ -118,6 +119,7 @@ class SimBus:
         chance: Chance,
         timings: BusTimings = BusTimings(),
         read_token: ReadToken | None = None,
+        turned_away: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
         self.process = process
@@ -143,6 +145,7 @@ class SimBus:
         self._closed = False
         self._context = copy_context()
         self._read_token = read_token
+        self._turned_away = turned_away
         self._reading: asyncio.Task[None] | None = None
         self._token_expires = Instant(0)
         self._renewal: Call | None = None
@@ -273,6 +276,12 @@ class SimBus:
         for listener in tuple(self._on_session):
             self._greet(listener, session)
 
+    def turned_away(self, attempt: int) -> None:
+        """A connection attempt with a token was turned down, or nobody could say in time whether it is good."""
+        if attempt == self._attempt and self.process.alive:
+            self._turned_away()
+        self.refused(attempt)
+
     def refused(self, attempt: int) -> None:
         """A connection attempt was turned down."""
         if attempt == self._attempt and self.process.alive:
@@ -390,7 +399,8 @@ class SimBus:
         try:
             token = await read_token()
         except FleetError:
-            self._dial_later()
+            if attempt == self._attempt:
+                self._dial_later()
             return
         if attempt == self._attempt and not self._closed:
             self._token_expires = token.expires

@@ -70,8 +70,8 @@ class Client(Protocol):
         """The connection is established."""
         ...
 
-    def refused(self, attempt: int) -> None:
-        """A connection request was turned down."""
+    def turned_away(self, attempt: int) -> None:
+        """A connection request with a token was turned down."""
         ...
 
     def ended(self, session: Session) -> None:
@@ -407,7 +407,7 @@ class NatsServer:
 
         def decided(decision: Admission | FleetError) -> None:
             if not isinstance(decision, Admission) or not self.up:
-                down.send(_FRAME, client.refused, attempt)
+                down.send(_FRAME, client.turned_away, attempt)
                 return
             session = self._session(decision.device, client, attempt, host, decision.permissions)
             callouts.admitted(session, decision)

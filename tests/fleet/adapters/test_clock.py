@@ -44,6 +44,20 @@ def test_without_a_pace_the_time_of_day_is_the_machines() -> None:
     assert clock.monotonic() < Duration.seconds(60)
 
 
+def test_programs_that_start_one_after_the_other_have_the_same_time_of_day() -> None:
+    pace, slack = 1000, Duration.seconds(5)
+    since = WallClock().wall()
+    time.sleep(0.05)
+    later = WallClock(pace, since=since)
+    earliest = time.time_ns()
+    told = later.wall()
+    latest = time.time_ns()
+    assert since + Duration((earliest - since) * pace) - slack <= told
+    assert told <= since + Duration((latest - since) * pace) + slack
+    assert told - since >= Duration.seconds(45)
+    assert abs(WallClock(1.0, since=since).wall() - WallClock(1.0).wall()) < slack
+
+
 @pytest.mark.parametrize("pace", [0, -1, float("nan")])
 def test_a_pace_is_above_nought(pace: float) -> None:
     with pytest.raises(InvalidValue):
