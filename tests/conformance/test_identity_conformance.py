@@ -65,7 +65,13 @@ def told_at(place: RealPlace, tell: Story) -> None:
     asyncio.run(place.tell(tell))
 
 
+STORIES: dict[str, Story] = {}
+"""All of them, for whoever tells them without pytest."""
+
+
 def story(tell: Story) -> Callable[[Callable[[Story], None]], None]:
+    STORIES[tell.__name__.removeprefix("test_").replace("_", " ")] = tell
+
     def test(on_provider: Callable[[Story], None]) -> None:
         on_provider(tell)
 

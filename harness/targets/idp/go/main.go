@@ -26,6 +26,7 @@ func main() {
 	port := flag.Int("port", 0, "0 takes a free one")
 	life := flag.Int("token-life", 43200, "of access tokens, in seconds")
 	flag.Parse()
+	slog.SetDefault(slog.New(slog.NewTextHandler(io.Discard, nil)))
 	if err := run(*folder, *port, time.Duration(*life)*time.Second); err != nil {
 		fmt.Fprintln(os.Stderr, "idp:", err)
 		os.Exit(1)
@@ -82,7 +83,6 @@ func serve(issuer string, store *storage) (http.Handler, error) {
 	endpoints.DeviceAuthorization = op.NewEndpoint("oauth/v2/device_authorization")
 	provider, err := op.NewProvider(config, store, op.StaticIssuer(issuer),
 		op.WithAllowInsecure(),
-		op.WithLogger(slog.New(slog.NewTextHandler(io.Discard, nil))),
 		op.WithCustomTokenEndpoint(endpoints.Token),
 		op.WithCustomKeysEndpoint(endpoints.JwksURI),
 		op.WithCustomDeviceAuthorizationEndpoint(endpoints.DeviceAuthorization),
