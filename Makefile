@@ -5,6 +5,7 @@ PYTHON ?= python3
 JOBS ?= 2
 DEVICES ?= 40
 FUZZ ?= 100000
+EXAMPLES ?= 200
 SEEDS ?= 1000
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,7 +16,7 @@ SWEPT := scenarios/upgrade/straight.toml scenarios/rollback/automatic-return.tom
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo seeds crashpoints planted e2e test check lint types imports format bench docs constraints clean fuzz
+.PHONY: help demo seeds crashpoints planted conformance e2e test check lint types imports format bench docs constraints clean fuzz
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -32,6 +33,9 @@ crashpoints: $(INSTALLED) ## Cut the power and kill processes at every operation
 
 planted: $(INSTALLED) ## Plant each known bug into the production code and show which check catches it
 	$(BIN)/python -m tests.planted
+
+conformance: $(INSTALLED) ## EXAMPLES=200 courses by chance on each model and on what it stands for: examples, divergences, operations
+	FLEET_CONFORMANCE_EXAMPLES=$(EXAMPLES) $(BIN)/python -m tests.conformance
 
 e2e: $(INSTALLED) ## The same scenarios on real processes and a real nats-server
 	$(BIN)/twin run scenarios --target local --devices 3 --jobs $(JOBS)

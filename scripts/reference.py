@@ -11,6 +11,7 @@ from scripts import (
     defect_page,
     identity_page,
     invariant_page,
+    nats_model_page,
     nats_page,
     planted_page,
     scenario_page,
@@ -21,6 +22,7 @@ from scripts import (
 FOLDER: Final = Path(__file__).parents[1] / "docs" / "reference"
 PAGES: Final[dict[str, Callable[[], str]]] = {
     "nats-layout.md": nats_page.page,
+    "nats-model.md": nats_model_page.page,
     "scenario-format.md": scenario_page.page,
     "defects.md": defect_page.page,
     "identity-requests.md": identity_page.page,

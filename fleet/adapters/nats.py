@@ -115,6 +115,7 @@ class NatsBus:
 
     async def put(self, bucket: Bucket, key: str, value: bytes) -> Revision:
         """As the port says."""
+        check_key(key)
         check_value(value)
         return await self._write(bucket, key, value, messages.PUT, None)
 
@@ -126,6 +127,7 @@ class NatsBus:
 
     async def update(self, bucket: Bucket, key: str, value: bytes, last: Revision) -> Revision:
         """As the port says. The server counts a delete marker as an entry, so with `last` 0 one is looked up."""
+        check_key(key)
         check_value(value)
         try:
             return await self._write(bucket, key, value, messages.PUT, last)

@@ -280,10 +280,10 @@ class Supervisor:
         try:
             async with self._clock.timeout(limit):
                 await asyncio.wait((task,))
-        finally:
-            if not task.done():
-                task.cancel()
-                task.add_done_callback(_forget)
+        except BaseException:
+            task.cancel()
+            task.add_done_callback(_forget)  # also of one that ended just now, in the same turn of the loop
+            raise
         task.result()
 
     async def _leave(self, session: Session) -> None:

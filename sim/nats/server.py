@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from fleet.capabilities.bus import Entry, Stored
 from fleet.capabilities.callout import Admission
-from fleet.contracts.errors import FleetError, InvalidValue, NotPermitted, Refused, Unavailable
+from fleet.contracts.errors import FleetError, InvalidValue, NotPermitted, Refused, TooLarge, Unavailable
 from fleet.contracts.ids import Revision
 from fleet.contracts.layout import Bucket, BucketSpec
 from fleet.contracts.permissions import Permissions
@@ -18,8 +18,9 @@ from fleet.contracts.time import Duration
 from sim.kernel import Kernel
 from sim.nats.auth import Callouts
 from sim.nats.deadlines import Deadlines
+from sim.nats.headers import Lines, size_of
 from sim.nats.pipe import Pipe
-from sim.nats.store import KvStore
+from sim.nats.store import MAX_SUBJECT_BYTES, KvStore, is_subject
 from sim.nats.subjects import (
     Interest,
     direct_get_subject,
@@ -32,6 +33,8 @@ from sim.network import Network, Route
 
 STALE_AFTER: Final = Duration.seconds(60)
 """A connection to which nothing could be sent for this long is closed by the server (its pings go unanswered)."""
+MAX_PAYLOAD_BYTES: Final = 1024 * 1024
+"""At a longer message, header included, the server ends the connection."""
 RAW_WRITER: Final = "raw"
 """The writer of entries that came by `store_raw`."""
 _FRAME: Final = 96
@@ -335,6 +338,25 @@ class NatsServer:
             return self._stores[bucket]
         except KeyError:
             raise Unavailable(f"there is no bucket {bucket}") from None
+
+    def publish_raw(self, client: str, bucket: Bucket, key: bytes, lines: Lines, value: bytes) -> Revision:
+        """Write as a client that keeps to no rule: any key, any lines of a header, any value.
+
+        Raises:
+            NotPermitted, Unavailable; otherwise as `KvStore.write_raw`.
+        """
+        if not self.up:
+            raise Unavailable("the server is down")
+        name = key.decode("utf-8", "surrogateescape")
+        if len(key) > MAX_SUBJECT_BYTES:
+            raise TooLarge("maximum control line exceeded")
+        if size_of(lines) + len(value) > MAX_PAYLOAD_BYTES:
+            raise TooLarge("maximum payload violation")
+        if not is_subject(name) or not may_publish(self.permissions(client), value_subject(bucket, name)):
+            raise NotPermitted("not permitted")  # no permission covers what is no subject, not even that of everything
+        entry = self.store(bucket).write_raw(name, lines, value)
+        self.accepted(entry, client)
+        return entry.revision
 
     def store_raw(self, bucket: Bucket, key: bytes, value: bytes | None) -> Revision:
         """Write any bytes under any key (None: a delete marker), past every permission.

@@ -16,6 +16,8 @@ from fleet.contracts.errors import Conflict, InvalidValue, Refused, TooLarge
 from fleet.contracts.ids import Revision
 from fleet.contracts.keys import MAX_MESSAGE_BYTES
 from fleet.contracts.layout import BucketSpec
+from sim.nats.headers import Lines, is_marker, refusal, size_of
+from sim.nats.subjects import matches
 
 MAX_SUBJECT_BYTES: Final = 4000
 """Control lines are limited to 4,096 bytes, verb and sizes included."""
@@ -57,6 +59,32 @@ class KvStore:
             raise Conflict(f"wrong last sequence: {before[-1].revision if before else 0}")
         if value is not None and len(value) > MAX_MESSAGE_BYTES:
             raise TooLarge("message size exceeds maximum allowed")
+        return self._accept(key, value, before)
+
+    def write_raw(self, key: str, lines: Lines, value: bytes) -> Entry:
+        """Accept a write with a header of any lines.
+
+        Raises:
+            Conflict, TooLarge, Refused: as the header says, or as `write`.
+        """
+        before = self._entries.get(key, ())
+        if not before:
+            _check(key)
+        if size_of(lines) + len(value) > MAX_MESSAGE_BYTES:
+            raise TooLarge("message size exceeds maximum allowed")
+        error = refusal(lines, self.spec.bucket, self._sequence, self._newest_taken_for(key))
+        if error is not None:
+            raise error
+        return self._accept(key, None if is_marker(lines) else value, before)
+
+    def _newest_taken_for(self, key: str) -> int:
+        """What an expected revision is compared with: here alone, a key with wildcards is taken for a pattern."""
+        if not any(token in ("*", ">") for token in key.split(".")):
+            newest = self.newest(key)
+            return newest.revision if newest is not None else 0
+        return max((entries[-1].revision for name, entries in self._entries.items() if matches(key, name)), default=0)
+
+    def _accept(self, key: str, value: bytes | None, before: tuple[Entry, ...]) -> Entry:
         self._sequence += 1
         revision = Revision(self._sequence)
         entry: Entry = (
@@ -119,10 +147,15 @@ class KvStore:
             del self._by_token[token]
 
 
+def is_subject(key: str) -> bool:
+    """Whether a subject can carry a key."""
+    return _UNSTORABLE.search(key) is None
+
+
 def _check(key: str) -> None:
     if len(key.encode("utf-8", "surrogateescape")) > MAX_SUBJECT_BYTES:
         raise TooLarge("maximum control line exceeded")
-    if _UNSTORABLE.search(key):
+    if not is_subject(key):
         raise Refused("no subject can carry this key: an empty token, a space, a tab or a line feed")
 
 

@@ -18,6 +18,11 @@ from fleet.contracts.time import Duration
 from tests.fleet.adapters.nats_stage import CLOCK, QUICK, SilentServer, Stage, story, until
 
 
+def private(path: Path) -> Path:
+    path.touch(0o600)
+    return path
+
+
 @story
 async def test_a_bucket_is_made_once_and_never_changed(stage: Stage) -> None:
     admin = NatsAdmin(await stage.connected("operator"))
@@ -53,7 +58,7 @@ async def test_a_device_can_neither_make_nor_wipe_a_bucket(stage: Stage) -> None
 
 @story
 async def test_a_rotated_password_is_picked_up_at_the_next_attempt(stage: Stage) -> None:
-    login = stage.folder / "wrong.json"
+    login = private(stage.folder / "wrong.json")
     login.write_text(json.dumps({"user": "operator", "password": "wrong"}))
     bus = stage.bus("operator", login=login)
     await CLOCK.sleep(Duration.millis(300))
@@ -62,7 +67,7 @@ async def test_a_rotated_password_is_picked_up_at_the_next_attempt(stage: Stage)
         await bus.put(Bucket.STATE, "dev-1.a", b"x")
     login.unlink()
     await CLOCK.sleep(Duration.millis(200))
-    login.write_bytes(stage.server.login("operator").read_bytes())
+    private(login).write_bytes(stage.server.login("operator").read_bytes())
     await until(bus.is_connected)
 
 
@@ -72,7 +77,7 @@ def test_no_password_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture)
 
     async def tell(stage: Stage) -> None:
         right = json.loads(stage.server.login("dev-1").read_bytes())["password"]
-        login = stage.folder / "wrong.json"
+        login = private(stage.folder / "wrong.json")
         login.write_text(json.dumps({"user": "dev-1", "password": "wrong-hunter2"}))
         stage.bus("dev-1", login=login)
         device = await stage.connected("dev-1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -12,6 +13,7 @@ from fleet.adapters.clock import SystemChance, WallClock
 from fleet.adapters.nats import LoginSource, NatsBus, NatsTimings, PasswordFile, PasswordLogin
 from fleet.adapters.nats_admin import NatsAdmin
 from fleet.adapters.nats_messages import is_no_responders
+from fleet.adapters.nats_session import Session
 from fleet.capabilities.bus import Entry, Stored
 from fleet.contracts.errors import Definite, Disconnected, TimedOut, TooLarge, Unavailable, Unknown
 from fleet.contracts.layout import BUCKETS, MAX_VALUE_BYTES, Bucket
@@ -146,6 +148,29 @@ async def test_a_line_over_the_limit_is_refused_before_it_is_sent(stage: Stage) 
     assert refused > 10
     assert sessions == [1]
     assert await operator.put(Bucket.STATE, "dev-1.a", b"x") == 1
+
+
+def has_another(bus: NatsBus, session: Session) -> bool:
+    return bus._supervisor.session not in (None, session)
+
+
+@story
+async def test_a_client_that_the_server_made_close_for_good_is_replaced(stage: Stage) -> None:
+    operator, other = await stage.connected("operator"), await stage.connected("operator")
+    await NatsAdmin(other).ensure_bucket(BUCKETS[2])
+    heard: list[Entry] = []
+    sessions: list[int] = []
+    operator.listen(Bucket.STATE, "", heard.append)
+    operator.on_session(lambda: sessions.append(1))
+    for line in (b"NONSENSE\r\n", b"PUB " + b"x" * 5000 + b" 0\r\n\r\n", b"PUB x 9999999\r\n"):
+        session = operator._supervisor.session
+        assert session is not None
+        session.client.say(line)
+        await until(partial(has_another, operator, session))
+        assert session.client.is_closed
+        await other.put(Bucket.STATE, "dev-1.a", line)
+    await until(lambda: len(heard) == 3)
+    assert sessions == [1] * 4
 
 
 class EarlyPing(SilentServer):

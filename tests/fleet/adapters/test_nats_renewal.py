@@ -92,16 +92,14 @@ async def test_the_successor_stands_before_the_login_ends_and_nothing_fails(stag
 
 @story_on(ByToken)
 async def test_without_a_new_login_the_session_is_used_to_its_end(stage: Stage) -> None:
-    tokens = Tokens(Duration.millis(400))
+    tokens = Tokens(Duration.seconds(1))
     bus = stage.started("x", tokens, TIMINGS)
     sessions = sessions_of(bus)
     await until(bus.is_connected)
     tokens.failing = True
-    began = CLOCK.monotonic()
-    while CLOCK.monotonic() - began < Duration.millis(1500):
+    while tokens.reads < 6:
         assert bus.is_connected()
         await CLOCK.sleep(Duration.millis(10))
-    assert tokens.reads > 5
     assert sessions == [1]
     tokens.failing = False
     await until(lambda: len(sessions) >= 2)
