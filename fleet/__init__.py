@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from fleet.contracts.podman import PodmanScore as PodmanScore
     from fleet.identity.auth import AdminAuth as AdminAuth
     from fleet.identity.auth import DeviceEnrollmentIntent as DeviceEnrollmentIntent
+    from fleet.identity.auth import KeyInFile as KeyInFile
+    from fleet.identity.auth import KeyInSecret as KeyInSecret
     from fleet.scores.enroll import DeviceAlreadyEnrolled as DeviceAlreadyEnrolled
     from fleet.scores.enroll import DeviceEnrolled as DeviceEnrolled
     from fleet.scores.enroll import EnrollOutcome as EnrollOutcome
@@ -50,6 +52,8 @@ _HOMES: Final = {
     "FleetDeviceEnrollScore": "fleet.scores.enroll",
     "FleetDeviceSetupScore": "fleet.scores.setup",
     "FleetServerScore": "fleet.scores.server",
+    "KeyInFile": "fleet.identity.auth",
+    "KeyInSecret": "fleet.identity.auth",
     "PodmanOutcome": "fleet.scores.podman",
     "PodmanScore": "fleet.contracts.podman",
     "ServerChanged": "fleet.scores.server",
@@ -77,6 +81,8 @@ __all__ = [
     "FleetDeviceEnrollScore",
     "FleetDeviceSetupScore",
     "FleetServerScore",
+    "KeyInFile",
+    "KeyInSecret",
     "PodmanOutcome",
     "PodmanScore",
     "ServerChanged",

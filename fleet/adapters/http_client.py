@@ -11,6 +11,8 @@ from fleet.capabilities.http import HttpRequest, HttpResponse
 from fleet.contracts.errors import Disconnected, Refused, TimedOut, Unavailable
 from fleet.contracts.time import Duration
 
+HERE: Final = ("all://127.0.0.1", "all://localhost")
+"""Reached directly, also where the environment names a proxy for everything else."""
 LARGEST_ANSWER: Final = 4 * 1024 * 1024
 
 
@@ -31,7 +33,8 @@ class HttpClient:
     ) -> None:
         self._clock = clock
         self._limit = limit
-        self._client = httpx2.AsyncClient(timeout=None, follow_redirects=False, transport=transport)
+        mounts = None if transport is not None else {place: httpx2.AsyncHTTPTransport() for place in HERE}
+        self._client = httpx2.AsyncClient(timeout=None, follow_redirects=False, transport=transport, mounts=mounts)
 
     async def send(self, request: HttpRequest) -> HttpResponse:
         """As the port says. No error carries the library's own as its cause: that one holds the request."""

@@ -26,6 +26,8 @@ EXPORTS = {
     "FleetDeviceEnrollScore",
     "FleetDeviceSetupScore",
     "FleetServerScore",
+    "KeyInFile",
+    "KeyInSecret",
     "PodmanOutcome",
     "PodmanScore",
     "ServerChanged",

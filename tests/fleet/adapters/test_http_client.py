@@ -95,3 +95,29 @@ def test_an_answer_without_an_end_is_refused() -> None:
 def test_secrets_do_not_show() -> None:
     answer = HttpResponse(200, (("Set-Cookie", SECRET),), SECRET.encode())
     assert SECRET not in f"{ASKED!r}{answer!r}"
+
+
+@pytest.mark.real
+def test_what_is_on_this_machine_needs_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async def told() -> int:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        client = HttpClient(WallClock())
+        try:
+            port = server.sockets[0].getsockname()[1]
+            return (await client.send(HttpRequest("GET", f"http://127.0.0.1:{port}/x"))).status
+        finally:
+            await client.close()
+            server.close()
+
+    assert asyncio.run(told()) == 204
