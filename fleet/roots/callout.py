@@ -26,7 +26,7 @@ from fleet.commands.callout import CalloutConfig, load
 from fleet.contracts.errors import InvalidValue
 from fleet.contracts.ids import ObjectName
 from fleet.contracts.permissions import ENROLMENT, EVERYTHING, REGISTRY_OF_CALLOUT, SYSTEM_OF_CALLOUT, Permissions
-from fleet.identity.callout.service import CalloutPorts, run_callout
+from fleet.identity.callout.service import CalloutCounts, CalloutPorts, run_callout
 from fleet.roots.secrets import secret_store
 from fleet.scores.nats_server import DEVICES_ACCOUNT, CalloutSection, NatsServerConfig, StaticUser
 
@@ -44,6 +44,7 @@ ConfigFile = Annotated[Path, typer.Option("--config", help="JSON file of the cal
 def callout_run(config: ConfigFile) -> None:
     """Answer the NATS server until told to stop (SIGTERM, SIGINT). Any number may run: each is asked its share."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
     told = load(config)
 
     async def whole() -> None:
@@ -51,7 +52,9 @@ def callout_run(config: ConfigFile) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         async with secret_store(told.secrets) as store, callout_ports(told, store) as ports:
-            await run_callout(ports, told.rules, stop)
+            counts = CalloutCounts()
+            await run_callout(ports, told.rules, stop, counts=counts)
+        logging.getLogger("fleet.callout").info("%s", counts)
 
     asyncio.run(whole())
 

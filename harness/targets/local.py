@@ -21,7 +21,8 @@ from fleet.contracts.errors import InvalidValue
 from fleet.contracts.ids import Version
 from fleet.releases.build import BuiltRelease
 from harness.faults import Fault
-from harness.targets.local_faults import NO_IDENTITIES, cannot
+from harness.targets.local_faults import cannot
+from harness.targets.local_identities import engine
 from harness.targets.local_pace import FASTEST_BY_ITSELF, fitting, measured
 from harness.targets.local_parts import RunFolder
 from harness.targets.local_releases import build_all
@@ -57,7 +58,10 @@ class LocalTarget:
     @property
     def lacks(self) -> dict[Need, str]:
         """See `Target.lacks`."""
-        return {Need.TIME_OF_DAY: "its run begins at whatever time it is", Need.IDENTITIES: NO_IDENTITIES}
+        lacks = {Need.TIME_OF_DAY: "its run begins at whatever time it is"}
+        if engine() is None:
+            lacks[Need.IDENTITIES] = "neither stand-in for the identity provider can run on this machine"
+        return lacks
 
     def run(self, plan: FleetPlan, seed: int, main: Callable[[Session], Awaitable[T]]) -> T:
         """See `Target.run`. The seed decides nothing here: the world is real."""

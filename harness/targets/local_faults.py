@@ -47,6 +47,7 @@ from harness.targets.bad_writing import write_all
 from harness.targets.local_bus import LocalBus
 from harness.targets.local_cpu import beyond, slow_down
 from harness.targets.local_device import LocalDevice
+from harness.targets.local_identities import LocalIdentities
 from harness.targets.local_link import Line, Slowness
 from harness.targets.local_mount import may_mount
 from harness.targets.local_network import LocalNetwork
@@ -54,14 +55,11 @@ from harness.targets.local_operator import LocalOperator, operator_name
 
 Ending = Callable[[], Awaitable[None]]
 
-NO_IDENTITIES: Final = "its devices log in by passwords"
+NO_IDENTITIES: Final = "the devices of this run log in by passwords"
 CANNOT: Final[dict[type[Fault], str]] = {
     CutPowerAtOperation: "a real process cannot be stopped at its n-th change of the disk without tracing it",
     DiskReadErrors: "a folder on this machine's disk has no sector that fails: that needs a block device of its own",
     SlowDisk: "nothing stands between a process and this machine's disk that could make one operation slow",
-    StopProvider: NO_IDENTITIES,
-    StopCallout: NO_IDENTITIES,
-    RotateSigningKeys: NO_IDENTITIES,
 }
 """The faults that this target cannot inject anywhere, each with the reason."""
 _DRIFT_STEP: Final = Duration.seconds(1)
@@ -82,6 +80,7 @@ class LocalFaults:
         real: not paced.
         pace: that of `clock`.
         operator: asked at each fault, because a run has devices before it has an operator.
+        identities: None when devices log in by passwords.
     """
 
     def __init__(
@@ -94,8 +93,10 @@ class LocalFaults:
         releases: Mapping[Version, Release],
         real: Clock,
         pace: float,
+        identities: LocalIdentities | None,
     ) -> None:
         self._pace = pace
+        self._identities = identities
         self._clock = clock
         self._bus = bus
         self._network = network
@@ -163,7 +164,24 @@ class LocalFaults:
             case CutPowerAtOperation() | DiskReadErrors() | SlowDisk():
                 raise InvalidValue(f"this target cannot do {fault}")
             case StopProvider() | StopCallout() | RotateSigningKeys():
-                raise InvalidValue(f"this target cannot do {fault}")
+                return await self._identity(fault)
+            case _:
+                assert_never(fault)
+
+    async def _identity(self, fault: StopProvider | StopCallout | RotateSigningKeys) -> Ending | None:
+        identities = self._identities
+        if identities is None:
+            raise NotFound(NO_IDENTITIES)
+        match fault:
+            case StopProvider():
+                await identities.stop_provider()
+                return identities.start_provider
+            case StopCallout():
+                await identities.kill_callouts()
+                return identities.start_callouts
+            case RotateSigningKeys():
+                await identities.rotate_signing_keys()
+                return None
             case _:
                 assert_never(fault)
 

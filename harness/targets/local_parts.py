@@ -5,16 +5,18 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Final, assert_never
 
 from agent import launcher, paths
-from agent.config import AgentFile, BusWithPassword
+from agent.config import AgentFile, BusWithIdentity, BusWithPassword
 from agent.linux.disk import LinuxDisk
 from agent.staging import install_first
 from fleet.commands import config as fleet_command
 from fleet.contracts.ids import DeviceId, ObjectName
 from fleet.contracts.time import Instant
+from fleet.identity.device_keys import AUTH, FOLDER
 from fleet.releases.build import BuiltRelease
+from harness.targets.port import Logins
 
 _LINES: Final = 15
 """Of each log, in the report of a run that failed."""
@@ -53,7 +55,12 @@ class RunFolder:
 
     def logs(self) -> list[Path]:
         """Every log there is, sorted."""
-        found = [*self.path.glob("operator-*.log"), self.nats / "nats.log", *self.path.glob("devices/*/var/log/*.log")]
+        found = [
+            *self.path.glob("operator-*.log"),
+            *self.path.glob("identities/**/*.log"),
+            self.nats / "nats.log",
+            *self.path.glob("devices/*/var/log/*.log"),
+        ]
         return sorted(path for path in found if path.is_file())
 
     def remove(self) -> None:
@@ -84,20 +91,30 @@ def operator_config(
     )
 
 
-def agent_config(device: DeviceId, bus: str, pace: float) -> AgentFile:
+def agent_config(device: DeviceId, bus: str, pace: float, logins: Logins = Logins.PASSWORD) -> AgentFile:
     """A device's configuration."""
-    bus_config = BusWithPassword(url=bus, login=str(_LOGIN))
+    bus_config: BusWithPassword | BusWithIdentity
+    match logins:
+        case Logins.PASSWORD:
+            bus_config = BusWithPassword(url=bus, login=str(_LOGIN))
+        case Logins.TOKEN:
+            bus_config = BusWithIdentity(url=bus, auth=str(FOLDER / AUTH))
+        case _:
+            assert_never(logins)
     return AgentFile(device=device, bus=bus_config, pace=pace, clock_offset=str(CLOCK_OFFSET))
 
 
-async def set_up_device(root: Path, config: AgentFile, login: Path, first: BuiltRelease) -> None:
+async def set_up_device(root: Path, config: AgentFile, login: Path | None, first: BuiltRelease) -> None:
     """Put on a device's disk what its set-up will: boot guard, configuration, login, first release, verified.
+
+    `login` is the file of a password, and None where enrolment comes after this.
 
     Raises: as `agent.staging.install_first`.
     """
     _put(root, paths.LAUNCHER, Path(launcher.__file__).read_bytes())
     _put(root, paths.CONFIG, config.model_dump_json().encode())
-    _put(root, _LOGIN, login.read_bytes())
+    if login is not None:
+        _put(root, _LOGIN, login.read_bytes())
     await install_first(LinuxDisk(root), first.path.read_bytes(), first.release.version)
 
 

@@ -28,12 +28,13 @@ from harness.targets.local_bus import LocalBus
 from harness.targets.local_bus_watch import HARNESS
 from harness.targets.local_device import LocalDevice
 from harness.targets.local_faults import LocalFaults
+from harness.targets.local_identities import LocalIdentities
 from harness.targets.local_network import LocalNetwork
 from harness.targets.local_operator import LocalOperator, operator_name
 from harness.targets.local_parts import RunFolder, agent_config, operator_config, set_up_device
 from harness.targets.local_process import free_port
 from harness.targets.nats_process import NatsProcess, User
-from harness.targets.port import FleetPlan, IdentityDesk
+from harness.targets.port import FleetPlan, IdentityDesk, Logins
 from sim.journal import Journal
 
 T = TypeVar("T")
@@ -67,6 +68,7 @@ class LocalSession:
         self._parts.push_async_callback(asyncio.to_thread, self._damaged.close)
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._nats = NatsProcess(folder.nats, _users(plan), self._real, free_port())
+        self._identities = self._with_identities() if plan.logins is Logins.TOKEN else None
         self._devices = {device: self._device(device) for device in plan.devices}
         self._up: list[LocalDevice] = []
         self._operators: list[LocalOperator] = []
@@ -76,7 +78,15 @@ class LocalSession:
         self._mounts: list[Path] = []
         built = {version: made.release for version, made in releases.items()}
         self._faults = LocalFaults(
-            self._clock, self._bus, self._network, self._devices, self._operator, built, self._real, pace
+            self._clock,
+            self._bus,
+            self._network,
+            self._devices,
+            self._operator,
+            built,
+            self._real,
+            pace,
+            self._identities,
         )
 
     @property
@@ -97,7 +107,9 @@ class LocalSession:
     @property
     def identities(self) -> IdentityDesk:
         """See `Session.identities`."""
-        raise InvalidValue("the devices of this run log in by passwords")
+        if self._identities is None:
+            raise InvalidValue("the devices of this run log in by passwords")
+        return self._identities
 
     def artefacts(self, version: Version) -> tuple[Artefact, ...]:
         """See `Session.artefacts`. Raises: NotFound."""
@@ -147,7 +159,12 @@ class LocalSession:
 
     async def _start_bus(self) -> None:
         self._parts.push_async_callback(self._bus.stop)
+        if self._identities is not None:
+            await self._identities.prepare()
         await self._bus.start()
+        if self._identities is not None:
+            self._parts.push_async_callback(self._identities.stop)
+            await self._identities.start()
         self._parts.push_async_callback(self._network.stop)
         self._door = await self._network.start()
 
@@ -167,12 +184,15 @@ class LocalSession:
         self._in_background(operator.keep())
 
     async def _start_device(self, device: LocalDevice) -> None:
-        login = self._nats.login(device.device)
-        config = agent_config(device.device, _at(await self._network.connect(device.device)), self._pace)
+        login = self._nats.login(device.device) if self._identities is None else None
+        bus = _at(await self._network.connect(device.device))
+        config = agent_config(device.device, bus, self._pace, self._plan.logins)
         if FillDisk in self._plan.faults:
             local_mount.mount(device.root)
             self._mounts.append(device.root)
         await set_up_device(device.root, config, login, self._releases[self._plan.installed])
+        if self._identities is not None:
+            await self._identities.enroll(device.device)
         await device.start()
         self._up.append(device)
 
@@ -190,6 +210,10 @@ class LocalSession:
         for end in ends:
             if end is not None:
                 raise end
+
+    def _with_identities(self) -> LocalIdentities:
+        roots = {device: self._folder.device(device) for device in self._plan.devices}
+        return LocalIdentities(self._folder.path, self._nats, roots, self._real)
 
     def _device(self, device: DeviceId) -> LocalDevice:
         root = self._folder.device(device)
@@ -241,7 +265,8 @@ class LocalSession:
 
 
 def _users(plan: FleetPlan) -> tuple[User, ...]:
-    own = (User.fresh(device, of_device(device)) for device in plan.devices)
+    with_password = plan.devices if plan.logins is Logins.PASSWORD else ()
+    own = (User.fresh(device, of_device(device)) for device in with_password)
     operators = (User.fresh(operator_name(replica)) for replica in range(plan.operators))
     return (*operators, User.fresh(HARNESS), *own)
 

@@ -83,6 +83,11 @@ class NatsProcess:
                 return path
         raise NotFound(f"there is no user {name}")
 
+    def ask(self, callout: CalloutSection, users: tuple[User, ...]) -> None:
+        """From the next start on, ask a callout about clients with a token, and let these users in as well."""
+        self._callout = callout
+        self._users = (*self._users, *users)
+
     async def start(self) -> None:
         """Start it and wait until it answers. Raises: Unavailable; NotFound when no nats-server is installed."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -79,6 +79,12 @@ class CalloutCounts:
     cut: int = 0
     longest_line: int = 0
 
+    def __str__(self) -> str:
+        return (
+            f"{self.allowed} allowed, {self.refused} refused, {self.dropped} dropped unanswered, {self.cut} cut; "
+            f"the longest line was {self.longest_line}"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
