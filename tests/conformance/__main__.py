@@ -12,25 +12,26 @@ from tests.conformance.suites import SUITES, Report
 
 
 def table(reports: list[Report]) -> str:
-    """One line for each suite."""
+    """One line for each counterpart."""
     rows = [("suite", "real counterpart", "examples", "divergences")]
-    rows += [(item.name, item.counterpart, str(item.examples), str(int(bool(item.divergence)))) for item in reports]
+    rows += [(item.name, item.counterpart, str(item.examples), str(len(item.divergences))) for item in reports]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    padded = ([cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows)
+    return "\n".join("  ".join(cells).rstrip() for cells in padded)
 
 
 def main() -> int:
     """Run every suite. 1 when something differs."""
-    reports = [suite() for suite in SUITES]
+    reports = [report for suite in SUITES for report in suite()]
+    operations = {report.name: report.operations for report in reports}
+    for name, done in operations.items():
+        text = f"{name}, modelled operations: {', '.join(done)}"
+        print(textwrap.fill(text, 118, subsequent_indent="  ", break_on_hyphens=False), end="\n\n")
     for report in reports:
-        text = f"{report.name}, modelled operations: {', '.join(report.operations)}"
-        print(textwrap.fill(text, 118, subsequent_indent="  "), end="\n\n")
-        if report.divergence:
-            print(report.divergence, end="\n\n")
+        for divergence in report.divergences:
+            print(f"{report.name}, {report.counterpart}: {divergence}", end="\n\n")
     print(table(reports))
-    return int(any(report.divergence for report in reports))
+    return int(any(report.divergences for report in reports))
 
 
 if __name__ == "__main__":

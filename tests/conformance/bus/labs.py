@@ -10,8 +10,9 @@ import asyncio
 import json
 import logging
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -39,6 +40,8 @@ from tests.conformance.bus.operations import Operation
 RIGHTS: Final[dict[str, Permissions]] = {
     name: EVERYTHING if name == "operator" else of_device(DeviceId(name)) for name in CLIENTS
 }
+_MEMORY: Final = Path("/dev/shm")
+"""Where a store costs no disk, if there is such a place."""
 _INSTALLER: Final = "installer"
 _TIMINGS: Final = NatsTimings(backoff_least=Duration.millis(10), backoff_most=Duration.millis(30))
 
@@ -186,6 +189,17 @@ class RealLab:
             while not self._installer.is_connected():
                 await self.clock.sleep(Duration.millis(2))
         return self._installer
+
+
+@contextmanager
+def makers_here() -> Iterator[Makers]:
+    """Both makers, while the block lasts."""
+    with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as folder:
+        makers = Makers(Path(folder))
+        try:
+            yield makers
+        finally:
+            makers.close()
 
 
 class Makers:
