@@ -32,7 +32,7 @@ from fleet.adapters.http import HttpArtefacts
 from fleet.adapters.http_client import HttpClient
 from fleet.adapters.nats import NatsBus, PasswordFile
 from fleet.adapters.nats_login import LoginSource
-from fleet.adapters.token_login import TokenLoginSource, auth_in_file
+from fleet.adapters.token_login import TokenFile, TokenLoginSource, auth_in_file
 from fleet.adapters.zitadel import ZitadelMint, key_below
 from fleet.contracts.errors import FleetError
 from fleet.contracts.ids import Release, Sha256, Slot, Version
@@ -119,7 +119,8 @@ def _login(config: AgentFile, root: Path, http: HttpClient, clock: WallClock) ->
         case BusWithPassword(login=path):
             return PasswordFile(below(root, path))
         case BusWithIdentity(auth=path):
-            return TokenLoginSource(auth_in_file(below(root, path)), ZitadelMint(http, clock, key_below(root)), clock)
+            mint, shared = ZitadelMint(http, clock, key_below(root)), TokenFile(below(root, str(paths.TOKEN)))
+            return TokenLoginSource(auth_in_file(below(root, path)), mint, clock, shared)
         case _:
             assert_never(config.bus)
 

@@ -26,6 +26,8 @@ TRIALS = STATE / "trials.json"
 WORKLOADS = STATE / "workloads.json"
 """The desired workloads as last read: a device without a network runs what it ran."""
 LOCK = PurePosixPath("/run/fleet-agent/leader.lock")
+TOKEN = PurePosixPath("/run/fleet-agent/token.json")
+"""The token that the instances of a device share. In memory: it is gone after a boot."""
 CONFIG = PurePosixPath("/etc/fleet-agent/config.json")
 
 

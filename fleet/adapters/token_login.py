@@ -2,20 +2,49 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from fleet.adapters.nats_login import TokenLogin
 from fleet.capabilities.clock import Clock
 from fleet.capabilities.identity import Token, TokenMint
 from fleet.contracts.auth import FleetDeviceAuth
 from fleet.contracts.errors import Disconnected, InvalidValue, TimedOut, Unavailable
+from fleet.contracts.ids import Frozen
 from fleet.contracts.time import Duration, Instant
 
+_log = logging.getLogger("fleet.bus")
+
 ReadAuth = Callable[[], FleetDeviceAuth]
+
+
+class SharedToken(Protocol):
+    """A small private place in memory that is gone after a boot."""
+
+    def read(self) -> bytes | None:
+        """What was written last; None when there is nothing that can be read."""
+        ...
+
+    def write(self, content: bytes) -> None:
+        """Replace it, as a whole. What cannot be written is not there, which is told to the log."""
+        ...
+
+
+class _LeftToken(Frozen):
+    """The token with the identity it is of, and its times by the time of day."""
+
+    auth: FleetDeviceAuth
+    text: str = Field(repr=False)
+    minted: Instant
+    refresh: Instant
+    expires: Instant
+
+
 AGAIN: Final = Duration.minutes(2)
 """A server that turns a token away is shown another one, but the provider is asked for one at most this often: perhaps
 it was never the token, because nobody is there who could verify it."""
@@ -29,16 +58,21 @@ class TokenLoginSource:
     once most of its life is over, or when it was turned away: the provider may sign with other keys by now. The one at
     hand goes on being used while the provider cannot be reached.
 
+    The instances of one device share what they hold: a new release in its overlap, or an agent that starts again,
+    logs in while the provider is away.
+
     Args:
         auth: reads the identity that enrolment left on the device. Raises: FleetError.
+        shared: where other instances of this device find the token.
     """
 
-    def __init__(self, auth: ReadAuth, mint: TokenMint, clock: Clock) -> None:
+    def __init__(self, auth: ReadAuth, mint: TokenMint, clock: Clock, shared: SharedToken) -> None:
         self._auth = auth
         self._mint = mint
         self._clock = clock
+        self._shared = shared
         self._held: tuple[FleetDeviceAuth, Token] | None = None
-        self._minted = Instant(0)
+        self._minted: Instant | None = None
         self._doubted = False
 
     async def read(self) -> TokenLogin:
@@ -48,7 +82,7 @@ class TokenLoginSource:
             Unavailable, InvalidValue: there is no identity. Otherwise as `TokenMint.mint`.
         """
         auth = self._auth()
-        held = self._held[1] if self._held is not None and self._held[0] == auth else None
+        held = self._held[1] if self._held is not None and self._held[0] == auth else self._left_by_others(auth)
         if held is not None and not self._is_due(held):
             return TokenLogin(held.text, held.expires)
         try:
@@ -59,6 +93,7 @@ class TokenLoginSource:
             token = held
         else:
             self._minted, self._doubted = self._clock.monotonic(), False
+            self._leave_to_others(auth, token)
         self._held = auth, token
         return TokenLogin(token.text, token.expires)
 
@@ -68,7 +103,35 @@ class TokenLoginSource:
 
     def _is_due(self, held: Token) -> bool:
         now = self._clock.monotonic()
-        return now >= held.refresh or (self._doubted and now - self._minted >= AGAIN)
+        return now >= held.refresh or (self._doubted and (self._minted is None or now - self._minted >= AGAIN))
+
+    def _left_by_others(self, auth: FleetDeviceAuth) -> Token | None:
+        """The token of another instance. Its times are by the time of day, which may have jumped: then it is none."""
+        content = self._shared.read()
+        if content is None:
+            return None
+        try:
+            left = _LeftToken.model_validate_json(content)
+        except ValidationError:
+            _log.warning("what other instances left in place of a token is none: it is replaced by the next one")
+            return None
+        now, wall = self._clock.monotonic(), self._clock.wall()
+        if left.auth != auth or not left.minted <= wall < left.expires:
+            return None
+        token = Token(left.text, now + (left.expires - wall), now + (left.refresh - wall))
+        self._held = auth, token
+        return token
+
+    def _leave_to_others(self, auth: FleetDeviceAuth, token: Token) -> None:
+        now, wall = self._clock.monotonic(), self._clock.wall()
+        left = _LeftToken(
+            auth=auth,
+            text=token.text,
+            minted=wall,
+            refresh=wall + (token.refresh - now),
+            expires=wall + (token.expires - now),
+        )
+        self._shared.write(left.model_dump_json().encode())
 
 
 def auth_in_file(path: Path) -> ReadAuth:
@@ -84,3 +147,33 @@ def auth_in_file(path: Path) -> ReadAuth:
             raise InvalidValue(f"{path} does not hold an identity: enrol the device again") from None
 
     return read
+
+
+class TokenFile:
+    """A SharedToken: a file that its owner alone may read, on a file system in memory (`/run`)."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> bytes | None:
+        """As the port says."""
+        try:
+            with self._path.open("rb") as file:
+                return file.read(_LARGEST)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            _log.warning("the token in %s cannot be read: %s", self._path, error.strerror)
+            return None
+
+    def write(self, content: bytes) -> None:
+        """As the port says."""
+        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
+        try:
+            temporary.unlink(missing_ok=True)
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+            temporary.rename(self._path)
+        except OSError as error:
+            _log.warning("the token cannot be left in %s: %s", self._path, error.strerror)

@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 
 from pydantic import ValidationError
 
+from agent import paths
 from fleet.capabilities.identity import KeyMaker, NextKey, PrivateKey
 from fleet.contracts.auth import FleetDeviceAuth, render
 from fleet.contracts.errors import InvalidValue, NotFound, Unavailable
@@ -66,3 +67,21 @@ def auth_on(disk: DiskImage) -> FleetDeviceAuth:
 def key_on(disk: DiskImage, path: PurePosixPath) -> PrivateKey:
     """A private key on a device's disk. Raises: NotFound."""
     return PrivateKey(disk.read(path))
+
+
+class SimTokenFile:
+    """A SharedToken on a virtual device's file system in memory."""
+
+    def __init__(self, disk: DiskImage) -> None:
+        self._disk = disk
+
+    def read(self) -> bytes | None:
+        """As the port says."""
+        return self._disk.read(paths.TOKEN) if self._disk.exists(paths.TOKEN) else None
+
+    def write(self, content: bytes) -> None:
+        """As the port says."""
+        temporary = paths.TOKEN.with_name(f".{paths.TOKEN.name}.tmp")
+        self._disk.make_folder(temporary.parent)
+        self._disk.write(temporary, content)
+        self._disk.rename(temporary, paths.TOKEN)

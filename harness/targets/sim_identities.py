@@ -26,7 +26,7 @@ from fleet.identity.callout.service import CalloutPorts, run_callout
 from fleet.identity.callout.tokens import TokenRules
 from fleet.identity.enrolment import Places
 from fleet.identity.enrolments import Enrolments
-from harness.targets.sim_device_keys import SimDeviceKeys, auth_on, key_on
+from harness.targets.sim_device_keys import SimDeviceKeys, SimTokenFile, auth_on, key_on
 from sim.clock import SimClock
 from sim.disk import DiskImage
 from sim.http import HttpServers, SimHttp
@@ -84,7 +84,8 @@ class VirtualIdentities:
         disk = self._disks(device)
         http = SimHttp(self._servers, device, process, clock)
         mint = ZitadelMint(http, clock, partial(key_on, disk))
-        return SimLogin(TokenLoginSource(partial(auth_on, disk), mint, clock), clock, self._world.kernel)
+        source = TokenLoginSource(partial(auth_on, disk), mint, clock, SimTokenFile(disk))
+        return SimLogin(source, clock, self._world.kernel)
 
     async def start(self, devices: tuple[DeviceId, ...]) -> None:
         """Start the callouts, and enrol the devices, one after the other."""

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from fleet.adapters.token_login import AGAIN, TokenLoginSource, auth_in_file
+from fleet.adapters.token_login import AGAIN, TokenFile, TokenLoginSource, auth_in_file
 from fleet.capabilities.identity import Token
 from fleet.contracts.auth import FleetDeviceAuth, render
 from fleet.contracts.errors import (
@@ -50,7 +50,12 @@ class Lab:
         self.path.write_bytes(render(AUTH))
         self.clock = HandClock()
         self.mint = Mint(self.clock)
-        self.source = TokenLoginSource(auth_in_file(self.path), self.mint, self.clock)
+        self.source = self.started()
+
+    def started(self) -> TokenLoginSource:
+        """Another instance on the same device."""
+        shared = TokenFile(self.path.with_name("token.json"))
+        return TokenLoginSource(auth_in_file(self.path), self.mint, self.clock, shared)
 
 
 def on(tell: Callable[[Lab], Coroutine[object, object, None]]) -> Callable[[Path], None]:
@@ -143,3 +148,47 @@ async def test_a_token_that_was_turned_away_is_shown_again_while_the_provider_is
     assert (await lab.source.read()).text == first.text
     lab.mint.fails = None
     assert (await lab.source.read()).text != first.text
+
+
+@on
+async def test_the_instances_of_a_device_share_a_token(lab: Lab) -> None:
+    first = await lab.source.read()
+    lab.clock.pass_by(Duration.minutes(10))
+    lab.mint.fails = Unavailable("away")
+    again = await lab.started().read()
+    assert (again.text, again.expires) == (first.text, first.expires)
+    assert len(lab.mint.asked) == 1
+    assert lab.path.with_name("token.json").stat().st_mode & 0o777 == 0o600
+
+
+@on
+async def test_a_shared_token_that_is_turned_away_is_replaced_at_once(lab: Lab) -> None:
+    first = await lab.source.read()
+    other = lab.started()
+    assert (await other.read()).text == first.text
+    other.turned_away()
+    assert (await other.read()).text != first.text
+
+
+@on
+async def test_what_others_left_is_used_only_when_it_is_of_this_identity_and_of_now(lab: Lab) -> None:
+    first = await lab.source.read()
+    shared = lab.path.with_name("token.json")
+    content = shared.read_bytes()
+    for name, spoil in (
+        ("another key", lambda: lab.path.write_bytes(render(AUTH.model_copy(update={"key": "3"})))),
+        ("garbage", lambda: shared.write_bytes(b"{")),
+        ("nothing", lambda: shared.unlink()),
+        ("over", lambda: lab.clock.pass_by(LIFE)),
+    ):
+        lab.path.write_bytes(render(AUTH))
+        shared.write_bytes(content)
+        spoil()
+        assert (await lab.started().read()).text != first.text, name
+
+
+@on
+async def test_a_token_that_cannot_be_left_to_others_is_used_all_the_same(lab: Lab) -> None:
+    lab.path.with_name("token.json").mkdir()
+    assert (await lab.source.read()).text == "token-1"
+    assert (await lab.source.read()).text == "token-1"
