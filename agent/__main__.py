@@ -119,7 +119,10 @@ def _login(config: AgentFile, root: Path, http: HttpClient, clock: WallClock) ->
         case BusWithPassword(login=path):
             return PasswordFile(below(root, path))
         case BusWithIdentity(auth=path):
-            mint, shared = ZitadelMint(http, clock, key_below(root)), TokenFile(below(root, str(paths.TOKEN)))
+            mint, shared = (
+                ZitadelMint(http, clock, key_below(root)),
+                TokenFile(below(root, str(paths.TOKEN)), clock.since_boot),
+            )
             return TokenLoginSource(auth_in_file(below(root, path)), mint, clock, shared)
         case _:
             assert_never(config.bus)

@@ -331,6 +331,8 @@ class Hands:
         judged = _Judged(ZERO, self._tools.ports.clock.monotonic())
         while self._is_wanted():
             judged = await self._next_look(judged, work.attempt)
+            if judged.time >= self._tools.timings.overlap and not await self._tools.ports.bus.may_log_in():
+                judged = _Judged(ZERO, judged.asked)  # The new instance gets no connection either: no verdict.
             unit, condemned = await self._other_unit(), await self._mark(work.release)
             whole = isinstance(unit, Running) or await self._whole(work.release)
             self.tell(OverlapWatched(work.attempt, unit, judged.time, condemned, whole))

@@ -51,6 +51,10 @@ class WallClock:
         """Paced time since the clock was made."""
         return Instant(round((time.monotonic_ns() - self._start) * self._pace))
 
+    def since_boot(self) -> Instant:
+        """Paced time since the machine was booted: the same for all of its programs that have the same pace."""
+        return Instant(round(time.monotonic_ns() * self._pace))
+
     async def sleep(self, length: Duration) -> None:
         """Wait."""
         await asyncio.sleep(self._real(length))  # noqa: TID251 - this is the Clock port

@@ -113,6 +113,10 @@ class NatsBus:
         """As the port says."""
         return self._supervisor.session is not None
 
+    async def may_log_in(self) -> bool:
+        """As the port says."""
+        return await self._supervisor.may_log_in()
+
     async def put(self, bucket: Bucket, key: str, value: bytes) -> Revision:
         """As the port says."""
         check_key(key)

@@ -219,8 +219,29 @@ class Supervisor:
         await self._drop(session, "there was no connection to the bus")
         return None
 
+    async def may_log_in(self) -> bool:
+        """Whether a new connection is let in now."""
+        session = Session(f"{self._inbox}.trial")
+        try:
+            await self._connect(session)
+        except Exception as error:  # noqa: BLE001 - whatever it was, it is the answer
+            _log.info("no second connection to the bus: %s: %s", type(error).__name__, error)
+            return False
+        finally:
+            await self._leave(session)
+        return True
+
     async def _dial(self, session: Session) -> None:
         """Connect, subscribe, and have the server confirm that it has taken both in."""
+        await self._connect(session)
+        if not session.client.on_deaf(session.ended.set):
+            raise Unavailable("the server ended the connection at once")
+        session.open_inbox()
+        for listener in self.listeners:
+            session.subscribe(listener)
+        await self._within(session.client.flush(timeout=_FOR_EVER), self._timings.dial)
+
+    async def _connect(self, session: Session) -> None:
         async with self._clock.timeout(self._timings.login):
             login = await self._login.read()
         user, password, token = _credentials(login)
@@ -240,12 +261,6 @@ class Supervisor:
             error_cb=session.on_error,
         )
         await self._within(connecting, self._timings.dial)
-        if not session.client.on_deaf(session.ended.set):
-            raise Unavailable("the server ended the connection at once")
-        session.open_inbox()
-        for listener in self.listeners:
-            session.subscribe(listener)
-        await self._within(session.client.flush(timeout=_FOR_EVER), self._timings.dial)
 
     def _renewal(self, login: Login) -> Instant | None:
         """When a session with this login is to be replaced; never so soon that it would be no pause at all."""

@@ -26,6 +26,10 @@ ReadAuth = Callable[[], FleetDeviceAuth]
 class SharedToken(Protocol):
     """A small private place in memory that is gone after a boot."""
 
+    def now(self) -> Instant:
+        """Time since the boot, the same for every instance: the time of day is wrong until a time server answers."""
+        ...
+
     def read(self) -> bytes | None:
         """What was written last; None when there is nothing that can be read."""
         ...
@@ -36,11 +40,10 @@ class SharedToken(Protocol):
 
 
 class _LeftToken(Frozen):
-    """The token with the identity it is of, and its times by the time of day."""
+    """The token with the identity it is of, and its times since the boot."""
 
     auth: FleetDeviceAuth
     text: str = Field(repr=False)
-    minted: Instant
     refresh: Instant
     expires: Instant
 
@@ -106,7 +109,7 @@ class TokenLoginSource:
         return now >= held.refresh or (self._doubted and (self._minted is None or now - self._minted >= AGAIN))
 
     def _left_by_others(self, auth: FleetDeviceAuth) -> Token | None:
-        """The token of another instance. Its times are by the time of day, which may have jumped: then it is none."""
+        """The token of another instance, if it is of this identity and still good."""
         content = self._shared.read()
         if content is None:
             return None
@@ -115,21 +118,20 @@ class TokenLoginSource:
         except ValidationError:
             _log.warning("what other instances left in place of a token is none: it is replaced by the next one")
             return None
-        now, wall = self._clock.monotonic(), self._clock.wall()
-        if left.auth != auth or not left.minted <= wall < left.expires:
+        now, here = self._clock.monotonic(), self._shared.now()
+        if left.auth != auth or left.expires <= here:
             return None
-        token = Token(left.text, now + (left.expires - wall), now + (left.refresh - wall))
+        token = Token(left.text, now + (left.expires - here), now + (left.refresh - here))
         self._held = auth, token
         return token
 
     def _leave_to_others(self, auth: FleetDeviceAuth, token: Token) -> None:
-        now, wall = self._clock.monotonic(), self._clock.wall()
+        now, here = self._clock.monotonic(), self._shared.now()
         left = _LeftToken(
             auth=auth,
             text=token.text,
-            minted=wall,
-            refresh=wall + (token.refresh - now),
-            expires=wall + (token.expires - now),
+            refresh=here + (token.refresh - now),
+            expires=here + (token.expires - now),
         )
         self._shared.write(left.model_dump_json().encode())
 
@@ -150,10 +152,15 @@ def auth_in_file(path: Path) -> ReadAuth:
 
 
 class TokenFile:
-    """A SharedToken: a file that its owner alone may read, on a file system in memory (`/run`)."""
+    """A SharedToken: a file that its owner alone may read, on a file system in memory (`/run`).
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        since_boot: the machine's time since its boot, at the pace of the program.
+    """
+
+    def __init__(self, path: Path, since_boot: Callable[[], Instant]) -> None:
         self._path = path
+        self.now = since_boot
 
     def read(self) -> bytes | None:
         """As the port says."""

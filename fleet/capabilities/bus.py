@@ -74,6 +74,13 @@ class Bus(Protocol):
         """Whether a session stands right now, as far as this side can know."""
         ...
 
+    async def may_log_in(self) -> bool:
+        """Whether a new connection is let in now: opens one beside the one that stands, and leaves it.
+
+        False when it is not, for whatever reason, and when nobody says so in time.
+        """
+        ...
+
     async def put(self, bucket: Bucket, key: str, value: bytes) -> Revision:
         """Write, whatever stands there.
 

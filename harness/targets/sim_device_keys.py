@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from pydantic import ValidationError
 
 from agent import paths
+from fleet.capabilities.clock import Clock
 from fleet.capabilities.identity import KeyMaker, NextKey, PrivateKey
 from fleet.contracts.auth import FleetDeviceAuth, render
 from fleet.contracts.errors import InvalidValue, NotFound, Unavailable
@@ -70,10 +71,11 @@ def key_on(disk: DiskImage, path: PurePosixPath) -> PrivateKey:
 
 
 class SimTokenFile:
-    """A SharedToken on a virtual device's file system in memory."""
+    """A SharedToken on a virtual device's file system in memory. `clock` is the machine's, and counts from its boot."""
 
-    def __init__(self, disk: DiskImage) -> None:
+    def __init__(self, disk: DiskImage, clock: Clock) -> None:
         self._disk = disk
+        self.now = clock.monotonic
 
     def read(self) -> bytes | None:
         """As the port says."""

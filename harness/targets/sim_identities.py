@@ -84,7 +84,7 @@ class VirtualIdentities:
         disk = self._disks(device)
         http = SimHttp(self._servers, device, process, clock)
         mint = ZitadelMint(http, clock, partial(key_on, disk))
-        source = TokenLoginSource(partial(auth_on, disk), mint, clock, SimTokenFile(disk))
+        source = TokenLoginSource(partial(auth_on, disk), mint, clock, SimTokenFile(disk, clock))
         return SimLogin(source, clock, self._world.kernel)
 
     async def start(self, devices: tuple[DeviceId, ...]) -> None:

@@ -168,6 +168,32 @@ class SimBus:
         """As the port says."""
         return self._session is not None
 
+    async def may_log_in(self) -> bool:
+        """As the port says."""
+        answer: asyncio.Future[bool] = self._loop.create_future()
+
+        def settle(is_in: bool) -> None:
+            if not answer.done() and self.process.alive:
+                answer.set_result(is_in)
+
+        other = SimBus(
+            self._server,
+            self.name,
+            self._host,
+            self.process,
+            self._chance,
+            self._timings,
+            self._read_token,
+            self._turned_away,
+        )
+        other.on_session(lambda: settle(True))
+        limit = self._kernel.after(self._timings.answer, settle, False)
+        try:
+            return await answer
+        finally:
+            limit.cancel()
+            await other.close()
+
     async def put(self, bucket: Bucket, key: str, value: bytes) -> Revision:
         """As the port says."""
         revision: Revision = await self._write(bucket, key, value, None)

@@ -74,6 +74,23 @@ def text(key: bytes) -> str:
 
 
 @story
+async def test_a_second_connection_is_let_in_while_the_server_runs_and_costs_the_first_one_nothing(lab: Lab) -> None:
+    bus = await connected(lab, "operator")
+    sessions: list[None] = []
+    heard: list[Entry] = []
+    bus.on_session(lambda: sessions.append(None))
+    bus.listen(STATE, "", heard.append)
+    assert await bus.may_log_in()
+    await bus.put(STATE, "dev-1.a", b"1")
+    await until(lab, lambda: len(heard) == 1)
+    await lab.clock.sleep(MOMENT)
+    assert (len(sessions), len(heard)) == (1, 1)
+    await lab.crash()
+    assert not await bus.may_log_in()
+    await lab.restart()
+
+
+@story
 async def test_revisions_are_one_sequence_per_bucket(lab: Lab) -> None:
     bus = await connected(lab, "operator")
     assert await bus.put(STATE, "dev-1.a", b"1") == 1

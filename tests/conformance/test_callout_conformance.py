@@ -106,6 +106,15 @@ async def test_expired_revoked_and_unknown_stay_out(lab: CalloutLab) -> None:
 
 
 @story
+async def test_who_is_in_can_tell_whether_it_would_be_let_in_again(lab: CalloutLab) -> None:
+    inside = await let_in(lab)
+    assert await inside.may_log_in()
+    await lab.stop_callout()
+    assert not await inside.may_log_in()
+    assert inside.is_connected()
+
+
+@story
 async def test_without_a_callout_nobody_comes_in_and_who_is_in_stays(lab: CalloutLab) -> None:
     inside = await let_in(lab)
     await lab.stop_callout()

@@ -34,6 +34,9 @@ class _Bus:
     def is_connected(self) -> bool:
         return self._bus.is_connected()
 
+    async def may_log_in(self) -> bool:
+        return await self._bus.may_log_in()
+
     async def put(self, bucket: Bucket, key: str, value: bytes) -> Revision:
         return await self._bus.put(bucket, key, value)
 
@@ -107,6 +110,9 @@ class LockedOutBus(_Bus):
         return _Nothing()
 
     def is_connected(self) -> bool:
+        return False
+
+    async def may_log_in(self) -> bool:
         return False
 
     async def put(self, bucket: Bucket, key: str, value: bytes) -> Revision:

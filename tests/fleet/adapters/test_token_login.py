@@ -49,12 +49,13 @@ class Lab:
         self.path = folder / "auth.json"
         self.path.write_bytes(render(AUTH))
         self.clock = HandClock()
+        self.boot = self.clock
         self.mint = Mint(self.clock)
         self.source = self.started()
 
     def started(self) -> TokenLoginSource:
         """Another instance on the same device."""
-        shared = TokenFile(self.path.with_name("token.json"))
+        shared = TokenFile(self.path.with_name("token.json"), self.boot.monotonic)
         return TokenLoginSource(auth_in_file(self.path), self.mint, self.clock, shared)
 
 

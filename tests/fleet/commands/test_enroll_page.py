@@ -18,7 +18,7 @@ import pytest
 
 from fleet.adapters.clock import WallClock
 from fleet.adapters.http_client import HttpClient
-from fleet.adapters.token_login import TokenLoginSource, auth_in_file
+from fleet.adapters.token_login import TokenFile, TokenLoginSource, auth_in_file
 from fleet.adapters.zitadel import ZitadelMint, key_below
 from fleet.contracts.errors import NotPermitted
 from harness.targets.idp.install import missing
@@ -50,7 +50,9 @@ class Place:
         mint = ZitadelMint(http, self.clock, key_below(card))
         try:
             auth = auth_in_file(card / "etc/fleet-agent/identity/auth.json")
-            source = TokenLoginSource(auth, mint, self.clock)
+            source = TokenLoginSource(
+                auth, mint, self.clock, TokenFile(self.folder / "token.json", self.clock.since_boot)
+            )
             return (await source.read()).text.count(".") == 2
         except NotPermitted:
             return False
