@@ -18,6 +18,7 @@ from harness.invariants.one_manager import OneManager
 from harness.invariants.one_operator_acts import OneOperatorActs
 from harness.invariants.operator_never_restarts_because_of_data import OperatorNeverRestartsBecauseOfData
 from harness.invariants.quarantined_not_retried import QuarantinedNotRetried
+from harness.invariants.revoked_stay_out import RevokedStayOut
 from harness.invariants.rollout_limits import RolloutLimits
 from harness.invariants.slot_stored_first import SlotStoredFirst
 from harness.invariants.stop_only_after_verified import StopOnlyAfterVerified
@@ -38,6 +39,7 @@ ALL: tuple[type[Invariant], ...] = (
     HealthGate,
     SlotStoredFirst,
     NoLowerRevision,
+    RevokedStayOut,
     DesiredEqualsObserved,
 )
 

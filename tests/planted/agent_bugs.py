@@ -48,6 +48,7 @@ from fleet.contracts.records import (
     UpgradeState,
 )
 from fleet.contracts.time import Duration
+from sim.nats import SimBus
 from tests.planted.plant import CHECK, CRASHED, STUCK, Bug, Patch
 from tests.planted.stories import (
     AFTER_A_REFUSAL,
@@ -166,8 +167,12 @@ def condemned_while_cut_off(patch: Patch) -> None:
     async def read(hands: Hands) -> bool:
         return True
 
+    async def let_in(bus: SimBus) -> bool:
+        return True
+
     patch.setattr(Hands, "_was_connected", always)
     patch.setattr(Hands, "_read_desired", read)
+    patch.setattr(SimBus, "may_log_in", let_in)
 
 
 def _without_steps(patch: Patch, kind: type[Step]) -> None:
