@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from nacl.public import Box, PrivateKey, PublicKey
 from nacl.signing import SigningKey
@@ -105,6 +105,7 @@ def test_a_question_to_another_audience_is_refused() -> None:
         read_question(sealed(other), SERVER_XKEY, KEYS)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.text(max_size=60))
 def test_any_bytes_are_no_question(payload: bytes, xkey: str) -> None:
     for hostile in (payload, sealed(payload), b"xkv1" + payload):
