@@ -51,7 +51,7 @@ def refusal(lines: Lines, bucket: Bucket, sequence: int, newest: int) -> FleetEr
 
 def _unexpected(lines: Lines, sequence: int, newest: int) -> FleetError | None:
     """A condition on what was written before that does not hold."""
-    for name, actual in ((b"Nats-Expected-Last-Sequence", sequence), (b"Nats-Expected-Last-Subject-Sequence", newest)):
+    for name, actual in ((b"Nats-Expected-Last-Subject-Sequence", newest), (b"Nats-Expected-Last-Sequence", sequence)):
         expected = _first(lines, name)
         if expected and _number(expected) != actual:
             return Conflict(f"wrong last sequence: {actual}")
@@ -60,10 +60,10 @@ def _unexpected(lines: Lines, sequence: int, newest: int) -> FleetError | None:
 
 def _unsupported(lines: Lines) -> FleetError | None:
     """What the buckets do not offer, or what no bucket takes."""
-    if _first(lines, b"Nats-Stream-Source"):
-        return Refused("message stream source header is not allowed")
     if _first(lines, b"Nats-Schedule"):
         return Refused("message schedules is disabled")
+    if _first(lines, b"Nats-Stream-Source"):
+        return Refused("message stream source header is not allowed")
     if _first(lines, b"Nats-Expected-Last-Msg-Id"):
         return Refused("wrong last msg ID: ")
     if _first(lines, b"Nats-Rollup"):

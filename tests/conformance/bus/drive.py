@@ -7,7 +7,7 @@ every subscription has delivered what it will. So the observations of two makers
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol, assert_never
 
@@ -15,9 +15,11 @@ from fleet.capabilities.bus import Bus, Deleted, Stored, Subscription
 from fleet.capabilities.bus import Request as Asked
 from fleet.capabilities.clock import Clock
 from fleet.contracts.errors import Conflict, FleetError, NotPermitted, Refused
-from fleet.contracts.ids import Revision
+from fleet.contracts.ids import DeviceId, Revision
 from fleet.contracts.layout import BUCKETS, Bucket, BucketSpec
+from fleet.contracts.permissions import EVERYTHING, Permissions, of_device
 from fleet.contracts.time import Duration
+from sim.nats.subjects import may_publish
 from tests.conformance.bus.operations import (
     Crash,
     Delete,
@@ -42,6 +44,9 @@ from tests.conformance.bus.operations import (
 )
 
 CLIENTS: Final = ("operator", "dev-1", "dev-2")
+RIGHTS: Final[dict[str, Permissions]] = {
+    name: EVERYTHING if name == "operator" else of_device(DeviceId(name)) for name in CLIENTS
+}
 USED: Final = (Bucket.DESIRED, Bucket.STATE)
 """The bucket with a history and one of those without: the others differ in name alone."""
 SPECS: Final = {spec.bucket: spec for spec in BUCKETS}
@@ -109,7 +114,7 @@ async def observe(lab: Lab, course: tuple[Operation, ...]) -> list[Seen]:
     await run.begin()
     try:
         seen = [await run.step(operation) for operation in course]
-        return [*seen, await run.final()]
+        return [*seen, await run.settled(run.final())]
     finally:
         await run.end()
 
@@ -132,6 +137,13 @@ class _Run:
     async def final(self) -> Seen:
         listings = [await self._buses["operator"].entries(bucket) for bucket in USED]
         return ("at the end", *listings, *await self._deliveries(), tuple(self._sessions.values()))
+
+    async def settled(self, seeing: Awaitable[Seen]) -> Seen:
+        """What is seen, be it an error."""
+        try:
+            return await seeing
+        except FleetError as error:
+            return (type(error).__name__,)
 
     async def step(self, operation: Operation) -> Seen:
         try:
@@ -220,12 +232,14 @@ class _Run:
         return ("ended", tuple(held.heard))
 
     async def _request(self, operation: Request) -> Seen:
-        """Short when nobody will answer: silence is waited for."""
+        """Short when all who hear it stay silent, which has to be waited for."""
         serving = [held for held in self._held if held.bucket is None and _covers(held.subject, operation.subject)]
-        will_answer = any(not held.is_silent and _stands(held) for held in serving) or not serving
+        hearing = [held for held in serving if held.subscription is not None and held.subscription.refused is None]
+        is_heard = bool(hearing) and may_publish(RIGHTS[operation.client], operation.subject)
+        is_silent = is_heard and all(held.is_silent for held in hearing)
         bus = self._buses[operation.client]
-        answer = await bus.request(operation.subject, operation.payload, _PATIENCE if will_answer else _SILENCE)
-        return ("answer", answer if sum(not held.is_silent for held in serving) == 1 else b"one of several")
+        answer = await bus.request(operation.subject, operation.payload, _SILENCE if is_silent else _PATIENCE)
+        return ("answer", answer if sum(not held.is_silent for held in hearing) == 1 else b"one of several")
 
     async def _settle(self) -> None:
         """Return when every subscription has delivered what it will."""
@@ -306,10 +320,6 @@ def _answering(held: Held, answer: bytes | None) -> Callable[[Asked], bytes | No
 
 def _covers(served: str, subject: str) -> bool:
     return served == subject or (served.endswith(".*") and subject.rpartition(".")[0] == served[:-2])
-
-
-def _stands(held: Held) -> bool:
-    return held.subscription is not None and held.subscription.refused is None
 
 
 def shown(seen: object) -> str:

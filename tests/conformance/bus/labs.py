@@ -23,9 +23,9 @@ from fleet.adapters.nats_admin import NatsAdmin
 from fleet.capabilities.bus import Bus
 from fleet.capabilities.clock import Clock
 from fleet.contracts.errors import FleetError, NotPermitted
-from fleet.contracts.ids import DeviceId, Revision
+from fleet.contracts.ids import Revision
 from fleet.contracts.layout import Bucket, BucketSpec
-from fleet.contracts.permissions import EVERYTHING, Permissions, of_device
+from fleet.contracts.permissions import EVERYTHING
 from fleet.contracts.time import Duration
 from harness.targets.nats_process import NatsProcess, User
 from sim.clock import SimClock
@@ -34,12 +34,9 @@ from sim.nats.subjects import may_publish
 from sim.random import SimChance
 from sim.world import World
 from tests.conformance.bus import wire
-from tests.conformance.bus.drive import CLIENTS, SPECS, USED, Seen, observe
+from tests.conformance.bus.drive import RIGHTS, SPECS, USED, Seen, observe
 from tests.conformance.bus.operations import Operation
 
-RIGHTS: Final[dict[str, Permissions]] = {
-    name: EVERYTHING if name == "operator" else of_device(DeviceId(name)) for name in CLIENTS
-}
 _MEMORY: Final = Path("/dev/shm")
 """Where a store costs no disk, if there is such a place."""
 _INSTALLER: Final = "installer"

@@ -108,14 +108,15 @@ class Fate(Enum):
 clients = st.sampled_from(["operator", "operator", "operator", "dev-1", "dev-1", "dev-2"])
 buckets = st.sampled_from([Bucket.STATE, Bucket.DESIRED])
 OTHER_KEYS: Final = ("dev-1.b", "dev-2.a", "dev-10.a", "dev-1", "dev-1.a.b", "dev-1.*", "a..b")
-keys = st.sampled_from(["dev-1.a"] * 5 + ["dev-1.b"] * 2 + list(OTHER_KEYS))
+keys = st.sampled_from(["dev-1.a"] * 5 + ["dev-1.b", "dev-10.a"] * 2 + list(OTHER_KEYS))
 """Most of what can go wrong needs several operations on one key."""
 values = st.one_of(
     st.sampled_from([b"1", b"", b"\xff\x00", b"x" * MAX_VALUE_BYTES, b"x" * (MAX_VALUE_BYTES + 1)]),
     st.binary(max_size=4),
 )
 raw_values = st.sampled_from([b"r"] * 6 + [b"", b"\xff\xfe\x00", b"x" * 66_561, b"x" * 66_000, b"x" * 1_048_577])
-prefixes = st.sampled_from(["", "dev-1", "dev-2", "dev-1.a", "dev-10", "never"])
+prefixes = st.sampled_from(["", "dev-1", "dev-1", "dev-1", "dev-2", "dev-1.a", "dev-10", "never"])
+guesses = st.sampled_from([Guess.NEWEST] * 3 + list(Guess))
 subjects = st.sampled_from(["fleet.stop.dev-1", "fleet.stop.dev-2", "fleet.lock.dev-1", "fleet.lock.dev-2"])
 served = st.one_of(subjects, st.just("fleet.lock.*"))
 
@@ -125,6 +126,31 @@ others = st.one_of(
     st.builds(do.Reopen, clients),
 )
 """What depends on nothing that came before it, and would crowd out what does."""
+
+
+_A: Final = ("operator", Bucket.STATE, "dev-1.a")
+TOUR: Final[tuple[tuple[Operation, ...], ...]] = (
+    tuple(do.RawWrite("operator", Bucket.STATE, b"dev-1.a", (line,), b"r") for line in HEADER_LINES),
+    (
+        do.Listen("operator", Bucket.STATE, "dev-1"),
+        do.Serve("dev-1", "fleet.stop.dev-1", b"!"),
+        do.Put(*_A, b"1"),
+        do.Update(*_A, b"2", Guess.NEWEST),
+        do.Post("dev-1", Bucket.STATE, "dev-1.b", b"3"),
+        do.Delete(*_A, None),
+        do.Get(*_A),
+        do.Entries("operator", Bucket.STATE, "dev-1"),
+        do.Request("operator", "fleet.stop.dev-1", b"q"),
+        do.RawRequest("dev-1", FORBIDDEN[0]),
+        do.Ensure(Bucket.STATE, 8),
+        do.EndSubscription(0),
+        do.Reopen("dev-1"),
+    ),
+    (do.Listen("operator", Bucket.STATE, ""), do.Put(*_A, b"1"), do.Crash(), do.Put(*_A, b"2")),
+    (do.Put(*_A, b"1"), do.Put(*_A, b"2"), do.LoseTail(Bucket.STATE, 1), do.Put(*_A, b"3")),
+    (do.Put(*_A, b"1"), do.Keep(), do.Put(*_A, b"2"), do.Restore(), do.Put(*_A, b"3")),
+)
+"""Courses that every run begins with: whatever chance leaves out, each operation is done once."""
 
 
 class Divergence(AssertionError):
@@ -165,12 +191,17 @@ class Courses(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         course = tuple(self.course)
-        compare(self.makers, course, self.number)
-        type(self).ran += 1
-        for operation in course:
-            self.executed.update(do.features(operation))
+        self.run_course(course)
 
-    @initialize(fate=st.sampled_from([Fate.CALM] * 10 + [Fate.CRASH, Fate.TAIL, Fate.OLDER]))
+    @classmethod
+    def run_course(cls, course: tuple[Operation, ...]) -> None:
+        """Compare a course, and count it. Raises: Divergence."""
+        compare(cls.makers, course, cls.number)
+        cls.ran += 1
+        for operation in course:
+            cls.executed.update(do.features(operation))
+
+    @initialize(fate=st.sampled_from([Fate.CALM] * 8 + [Fate.CRASH, Fate.TAIL, Fate.TAIL, Fate.OLDER]))
     def begin(self, fate: Fate) -> None:
         self.fate = fate
 
@@ -182,11 +213,11 @@ class Courses(RuleBasedStateMachine):
     def post(self, client: str, bucket: Bucket, key: str, value: bytes) -> None:
         self.course.append(do.Post(client, bucket, key, value))
 
-    @rule(client=clients, bucket=buckets, key=keys, value=values, last=st.sampled_from(Guess))
+    @rule(client=clients, bucket=buckets, key=keys, value=values, last=guesses)
     def update(self, client: str, bucket: Bucket, key: str, value: bytes, last: Guess) -> None:
         self.course.append(do.Update(client, bucket, key, value, last))
 
-    @rule(client=clients, bucket=buckets, key=keys, last=st.sampled_from([None, *Guess]))
+    @rule(client=clients, bucket=buckets, key=keys, last=st.one_of(st.none(), guesses))
     def delete(self, client: str, bucket: Bucket, key: str, last: Guess | None) -> None:
         self.course.append(do.Delete(client, bucket, key, last))
 
@@ -258,7 +289,9 @@ def compare(makers: Makers, course: tuple[Operation, ...], number: int) -> None:
             raise Divergence(_story(course[: step + 1], number, ours, real), course)
 
 
-def explore(makers: Makers, examples: int, number: int, phases: tuple[Phase, ...] = tuple(Phase)) -> type[Courses]:
+def explore(
+    makers: Makers, examples: int, number: int, phases: tuple[Phase, ...] = tuple(Phase), has_tour: bool = True
+) -> type[Courses]:
     """Make and compare courses. The answer knows how many ran, and what they exercised. Raises: Divergence."""
 
     class Run(Courses):
@@ -275,6 +308,8 @@ def explore(makers: Makers, examples: int, number: int, phases: tuple[Phase, ...
         phases=[phase for phase in phases if phase is not Phase.explain],
         suppress_health_check=list(HealthCheck),
     )
+    for course in TOUR if has_tour else ():
+        Run.run_course(course)
     run_state_machine_as_test(seed(number)(Run), settings=limits)
     return Run
 
