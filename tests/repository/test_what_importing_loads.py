@@ -21,6 +21,7 @@ NOT_ON_A_DEVICE = (
     "fleet.secrets",
     "fleet.topologies",
     "kubernetes",
+    "nacl",
     "starlette",
     "uvicorn",
     "typer",
