@@ -16,7 +16,7 @@ SWEPT := scenarios/upgrade/straight.toml scenarios/rollback/automatic-return.tom
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo seeds crashpoints planted conformance e2e test check lint types imports format bench docs constraints clean fuzz
+.PHONY: help demo seeds crashpoints planted conformance storm e2e test check lint types imports format bench docs constraints clean fuzz
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +36,9 @@ planted: $(INSTALLED) ## Plant each known bug into the production code and show 
 
 conformance: $(INSTALLED) ## EXAMPLES=200 courses by chance on each model and on what it stands for: examples, divergences, operations
 	FLEET_CONFORMANCE_EXAMPLES=$(EXAMPLES) $(BIN)/python -m tests.conformance
+
+storm: $(INSTALLED) ## Restart a server under 500 virtual and 200 real clients with tokens: spread, callout load, time until all are back
+	$(BIN)/python -m harness.storm
 
 e2e: $(INSTALLED) ## The same scenarios on real processes and a real nats-server
 	$(BIN)/twin run scenarios --target local --devices 3 --jobs $(JOBS)
