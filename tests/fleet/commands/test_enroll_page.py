@@ -50,9 +50,8 @@ class Place:
         mint = ZitadelMint(http, self.clock, key_below(card))
         try:
             auth = auth_in_file(card / "etc/fleet-agent/identity/auth.json")
-            source = TokenLoginSource(
-                auth, mint, self.clock, TokenFile(self.folder / "token.json", self.clock.since_boot)
-            )
+            none = TokenFile(self.folder / "nowhere" / "token.json", self.clock.since_boot)
+            source = TokenLoginSource(auth, mint, self.clock, none)  # as after a boot: nothing was left by others
             return (await source.read()).text.count(".") == 2
         except NotPermitted:
             return False

@@ -133,8 +133,8 @@ async def port_of_releases(operator: asyncio.subprocess.Process) -> int:
 async def story(control: Control) -> None:
     bus = await control.start()
     try:
-        assert await control.fleet("bus", "prepare") == "5 buckets stand\n"
-        assert await control.fleet("bus", "prepare") == "5 buckets stand\n"
+        assert await control.fleet("bus", "prepare") == "6 buckets stand\n"
+        assert await control.fleet("bus", "prepare") == "6 buckets stand\n"
         operator = await asyncio.create_subprocess_exec(
             *RUN, "operator", "run", "--config", str(control.config), cwd=ROOT, stderr=asyncio.subprocess.PIPE
         )

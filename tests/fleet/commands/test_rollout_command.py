@@ -126,7 +126,7 @@ def fleet(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     config = tmp_path / "fleet.json"
     config.write_text(json.dumps({"bus": {"url": "nats://127.0.0.1:1", "login": "login.json"}}), encoding="utf-8")
     made = Fleet(config, capsys, monkeypatch)
-    monkeypatch.setattr(program, "_with_connection", made.connected)
+    monkeypatch.setattr(program, "with_connection", made.connected)
     monkeypatch.setenv("COLUMNS", "140")
     return made
 
