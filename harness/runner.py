@@ -39,7 +39,7 @@ from harness.schema_steps import (
 from harness.schema_steps import describe as describe_step
 from harness.schema_triggers import Triggered
 from harness.steps import deploy, identity, needs, steer, undeploy, upgrade
-from harness.targets.port import Logins, Need, Session, Target
+from harness.targets.port import TOKEN_LIFE, Logins, Need, Session, Target
 from harness.verdict import Crashed, HarnessBroken, Held, NotApplicable, Stuck, Verdict, reason
 from sim.journal import FaultHealed, FaultInjected, Journal, PhaseEntered, StepDone
 
@@ -135,6 +135,9 @@ def _lacks(cast: Cast, target: Target) -> str | None:
             return f"target {target.name} cannot inject fault {index} ({fault.fault}): {why}"
     if cast.plan.logins is Logins.TOKEN and Need.IDENTITIES in target.lacks:
         return f"target {target.name} has no {Need.IDENTITIES.value}: {target.lacks[Need.IDENTITIES]}"
+    if _outlives_tokens(cast) and Need.TOKENS_THAT_END in target.lacks:
+        why = target.lacks[Need.TOKENS_THAT_END]
+        return f"target {target.name} has no {Need.TOKENS_THAT_END.value}: {why}"
     for number, step in enumerate(cast.scenario.steps, 1):
         for need in needs(step):
             if need in target.lacks:
@@ -142,6 +145,11 @@ def _lacks(cast: Cast, target: Target) -> str | None:
                     f"step {number} needs {need.value}, which target {target.name} does not have: {target.lacks[need]}"
                 )
     return None
+
+
+def _outlives_tokens(cast: Cast) -> bool:
+    """Whether the file is about the end of tokens: it has devices that log in by them, and lets more time pass."""
+    return cast.plan.logins is Logins.TOKEN and cast.scenario.scenario.drive_within > TOKEN_LIFE
 
 
 def _fallen(error: Exception) -> Verdict:

@@ -58,7 +58,10 @@ class LocalTarget:
     @property
     def lacks(self) -> dict[Need, str]:
         """See `Target.lacks`."""
-        lacks = {Need.TIME_OF_DAY: "its run begins at whatever time it is"}
+        lacks = {
+            Need.TIME_OF_DAY: "its run begins at whatever time it is",
+            Need.TOKENS_THAT_END: "its provider is not paced, and its tokens last for hours",
+        }
         if engine() is None:
             lacks[Need.IDENTITIES] = "neither stand-in for the identity provider can run on this machine"
         return lacks

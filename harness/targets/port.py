@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum, StrEnum
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from fleet.capabilities.clock import Clock
 from fleet.capabilities.objects import Objects
 from fleet.contracts.ids import DeviceId, Version
 from fleet.contracts.records import Artefact
+from fleet.contracts.time import Duration
 from harness.faults import Fault
 from harness.releases import ReleasePlan
 from sim.journal import Journal
@@ -112,11 +113,16 @@ class Session(Protocol):
         ...
 
 
+TOKEN_LIFE: Final = Duration.minutes(12 * 60)
+"""How long a token of the identity provider is good: what Zitadel hands out unless it is told otherwise."""
+
+
 class Need(Enum):
     """What a scenario needs of a target beside its faults, and not every target has."""
 
     TIME_OF_DAY = "a run that begins at a known time of day"
     IDENTITIES = "devices that log in by tokens"
+    TOKENS_THAT_END = "tokens that end within the run"
 
 
 class Target(Protocol):

@@ -16,6 +16,7 @@ from harness import faults
 from harness.progress import Silent
 from harness.runner import STAYS, Result, run_scenario
 from harness.scenario import Cast, parse
+from harness.targets.port import Need
 from harness.targets.scripted import ScriptedSession, ScriptedTarget, straight
 from harness.verdict import Crashed, HarnessBroken, Held, NotApplicable, Stuck, Violated
 from sim.journal import Event, FaultHealed, FaultInjected, Journal, OperatorEnded, PhaseEntered, StepDone, to_json
@@ -216,6 +217,19 @@ def test_what_a_target_cannot_do_is_not_applicable() -> None:
         "target scripted cannot inject fault 1 (kill-operator): there is no operator here"
     )
     assert target.runs == 0
+
+
+def test_a_file_about_the_end_of_tokens_needs_a_target_where_they_end() -> None:
+    body = HEAD.replace("devices = 4,", 'devices = 4, logins = "token",')
+    long = body.replace('proves = "the test"', 'proves = "the test", drive_within = "20h"')
+    assert HEAD != body != long
+    lacks = {Need.TOKENS_THAT_END: "they last for hours"}
+    for text, verdict in (
+        (body, Held()),
+        (long, NotApplicable("target scripted has no tokens that end within the run: they last for hours")),
+    ):
+        cast = parse(text + READY, Path("s.toml")).cast()
+        assert run_scenario(cast, ScriptedTarget(lacks=lacks), 1, Silent()).verdict == verdict
 
 
 def test_what_production_code_raises_is_a_crash() -> None:
