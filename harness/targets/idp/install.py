@@ -103,8 +103,17 @@ def _go_program(cache: Path) -> tuple[str, ...]:
     sources = sorted([*(HERE / "go").glob("*.go"), HERE / "go" / "go.mod", HERE / "go" / "go.sum"])
     built = cache / f"go-{_digest(*(path.read_bytes() for path in sources))}"
     if not built.is_dir():
+        _fetch_modules(go)
         _made(built, lambda folder: _output((go, "build", "-o", str(folder / "idp"), "."), HERE / "go"))
     return (str(built / "idp"),)
+
+
+def _fetch_modules(go: str) -> None:
+    """Have the modules on this machine. Raises: NotFound when they cannot be had, as behind a proxy that nobody named."""
+    try:
+        _output((go, "mod", "download"), HERE / "go")
+    except (Refused, TimedOut) as error:
+        raise NotFound(f"the Go modules of the engine of Zitadel cannot be had here: {error}") from error
 
 
 def _find_go() -> str:
