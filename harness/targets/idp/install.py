@@ -109,7 +109,7 @@ def _go_program(cache: Path) -> tuple[str, ...]:
 
 
 def _fetch_modules(go: str) -> None:
-    """Have the modules on this machine. Raises: NotFound when they cannot be had, as behind a proxy that nobody named."""
+    """Have the modules on this machine. Raises: NotFound when they cannot be had, as without a network."""
     try:
         _output((go, "mod", "download"), HERE / "go")
     except (Refused, TimedOut) as error:
