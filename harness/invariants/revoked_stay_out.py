@@ -15,7 +15,6 @@ from fleet.contracts.records import Enrolment, Revoked
 from fleet.contracts.time import Duration, Instant
 from harness.faults import StopCallout
 from harness.invariants.base import Ground, Invariant
-from harness.targets.port import Logins
 from sim.journal import HeartbeatStored, Journal, KvStored, RequestSent
 
 BOUND: Final = Duration.seconds(60)
@@ -31,7 +30,7 @@ class RevokedStayOut(Invariant):
         self._since: dict[str, Instant] = {}
 
     def subscribe(self, journal: Journal) -> None:
-        if self.ground.cast.plan.logins is Logins.PASSWORD or StopCallout in self.ground.cast.plan.faults:
+        if StopCallout in self.ground.cast.plan.faults:
             return
         journal.subscribe(KvStored, self._stored)
         journal.subscribe(HeartbeatStored, self._wrote)

@@ -61,7 +61,7 @@ OBSERVATIONS: Final[dict[type, tuple[str, ...]]] = {
     Disk: ("read", "read_link", "names", "size", "exists", "free"),
     Services: ("state",),
     Containers: ("present",),
-    Bus: ("on_session", "is_connected", "get", "entries", "listen", "close"),
+    Bus: ("on_session", "is_connected", "may_log_in", "get", "entries", "listen", "close"),
     Objects: ("list", "get", "watch"),
 }
 """What a program only looks at. Together with `EFFECTS` these are all the methods of the ports: a test sees to it."""

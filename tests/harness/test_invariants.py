@@ -29,10 +29,13 @@ from fleet.contracts.objects import (
 )
 from fleet.contracts.podman import Container, PodmanScore
 from fleet.contracts.records import (
+    Admitted,
     DesiredAgent,
     DesiredWorkload,
+    Enrolment,
     InProgress,
     RefusedUpgrade,
+    Revoked,
     RolledBack,
     Succeeded,
     UpgradePhase,
@@ -464,6 +467,27 @@ def own_keys(bench: Bench) -> None:
     bench.journal.record(RequestSent(bench.now, f"fleet.lock.{ONE}", ONE, b""))
 
 
+def revoke(bench: Bench, standing: Admitted | Revoked) -> None:
+    record = Enrolment(device=ONE, user="1", standing=standing)
+    bench.story.put(Bucket.IDENTITY, ONE, layout.encode(record), "enrolment")
+
+
+def revoked_and_there(bench: Bench) -> None:
+    revoke(bench, Revoked(at=bench.now))
+    bench.wait(Duration.seconds(61))
+    bench.story.put(Bucket.INFO, ONE, b"{}", ONE)
+
+
+def revoked_and_gone(bench: Bench) -> None:
+    revoke(bench, Revoked(at=bench.now))
+    bench.wait(Duration.seconds(59))
+    bench.story.put(Bucket.INFO, ONE, b"{}", ONE)
+    bench.wait(Duration.minutes(10))
+    bench.story.put(Bucket.INFO, TWO, b"{}", TWO)
+    revoke(bench, Admitted(tokens_from=bench.now))
+    bench.story.put(Bucket.INFO, ONE, b"{}", ONE)
+
+
 def unfinished(bench: Bench) -> None:
     bench.rollout(RolloutPhase.COMPLETE)
     bench.begin(ONE, UpgradePhase.STAGING)
@@ -754,6 +778,7 @@ PLANTS: Final = (
         STOP,
     ),
     Plant("operator-never-restarts-because-of-data", operator_fell, "code 1", operator_lost_its_lease, CUT_OFF),
+    Plant("revoked-stay-out", revoked_and_there, "device-001 wrote info/device-001", revoked_and_gone),
     Plant("one-operator-acts", standby_desires, "wrote device-001.agent while operator-0 held", leader_acts),
     Plant("one-operator-acts", standby_deletes, "operator-1 wrote device-001.workload.web", leader_acts),
     Plant("one-operator-acts", old_leader_stops, "operator-0 sent a request on fleet.stop", leader_acts),

@@ -200,7 +200,7 @@ def test_a_slow_line_takes_its_time_at_the_pace_of_the_run() -> None:
         writer.write(b"x" * 20_000 + b"\n")
         await reader.readline()
         took = asyncio.get_running_loop().time() - began
-        assert 0.4 <= took < 2  # one second each way and one of latency each way, ten times as fast
+        assert 0.39 <= took < 2  # four seconds of the run, ten times as fast; timers may end a few milliseconds early
         made.line.speed_up(slow)
         began = asyncio.get_running_loop().time()
         writer.write(b"y" * 20_000 + b"\n")
