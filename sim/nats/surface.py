@@ -83,7 +83,7 @@ _INSTALLER: Final = LeftOut("the installation's business, once; no program calls
 PORT: Final = (
     Row(Part.PORT, "Bus.on_session", _by("Crash", "Reopen")),
     Row(Part.PORT, "Bus.is_connected", _by("Reopen")),
-    Row(Part.PORT, "Bus.may_log_in", _by("Crash", "Reopen")),
+    Row(Part.PORT, "Bus.may_log_in", _by("MayLogIn")),
     Row(Part.PORT, "Bus.put", _by("Put")),
     Row(Part.PORT, "Bus.post", _by("Post")),
     Row(Part.PORT, "Bus.update", _by("Update")),

@@ -31,6 +31,7 @@ from tests.conformance.bus.operations import (
     Keep,
     Listen,
     LoseTail,
+    MayLogIn,
     Operation,
     Post,
     Put,
@@ -167,6 +168,8 @@ class _Run:
                 stale = None if last is None else await self._guess(bucket, key, last)
                 await self._buses[client].delete(bucket, key, stale)
                 return ("deleted",)
+            case MayLogIn(client):
+                return ("let in", await self._buses[client].may_log_in())
             case Get(client, bucket, key):
                 return ("got", await self._buses[client].get(bucket, key))
             case Entries(client, bucket, prefix):

@@ -124,6 +124,7 @@ others = st.one_of(
     st.builds(do.RawRequest, st.sampled_from(["dev-1", "dev-2"]), st.sampled_from(FORBIDDEN)),
     st.builds(do.Ensure, buckets, st.sampled_from([1, 8])),
     st.builds(do.Reopen, clients),
+    st.builds(do.MayLogIn, clients),
 )
 """What depends on nothing that came before it, and would crowd out what does."""
 
@@ -138,6 +139,7 @@ TOUR: Final[tuple[tuple[Operation, ...], ...]] = (
         do.Update(*_A, b"2", Guess.NEWEST),
         do.Post("dev-1", Bucket.STATE, "dev-1.b", b"3"),
         do.Delete(*_A, None),
+        do.MayLogIn("operator"),
         do.Get(*_A),
         do.Entries("operator", Bucket.STATE, "dev-1"),
         do.Request("operator", "fleet.stop.dev-1", b"q"),

@@ -56,6 +56,11 @@ class Delete:
 
 
 @dataclass(frozen=True, slots=True)
+class MayLogIn:
+    client: str
+
+
+@dataclass(frozen=True, slots=True)
 class Get:
     client: str
     bucket: Bucket
@@ -161,6 +166,7 @@ Operation = (
     | Post
     | Update
     | Delete
+    | MayLogIn
     | Get
     | Entries
     | Listen

@@ -23,7 +23,7 @@ DEVICE = DeviceId("dev-1")
 
 
 def config(callout: CalloutSection | None = CALLOUT) -> NatsServerConfig:
-    return NatsServerConfig(store="/tmp/a b", users=(StaticUser("operator", "hunter2"),), callout=callout)
+    return NatsServerConfig(store="/srv/a b", users=(StaticUser("operator", "hunter2"),), callout=callout)
 
 
 @pytest.mark.real
