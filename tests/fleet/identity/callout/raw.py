@@ -33,6 +33,7 @@ class RawClient:
         self._port = port
         self._token = token
         self._ended = True
+        self.turned_away_with: tuple[str, ...] = ()
         self._errors: list[str] = []
         self._messages: list[tuple[bytes, bytes]] = []
         self._pongs = 0
@@ -46,7 +47,7 @@ class RawClient:
 
     async def open(self) -> RawClient:
         """Connect, and have the server confirm it."""
-        assert await self.tried(), self._errors
+        assert await self.tried(), self.turned_away_with
         return self
 
     async def tried(self) -> bool:
@@ -63,7 +64,9 @@ class RawClient:
             "name": "hostile",
         }
         self.say(b"CONNECT " + json.dumps(options).encode() + b"\r\n")
-        if (await self.settled()).ended:
+        heard = await self.settled()
+        if heard.ended:
+            self.turned_away_with = heard.errors
             self.close()
             return False
         return True

@@ -122,6 +122,14 @@ class CalloutStage:
         self.callouts.append(RunningCallout(self, timings))
         return self.callouts[-1]
 
+    async def answering_callout(self) -> RunningCallout:
+        """A callout that the server asks and that answers: whoever comes earlier is turned away, as he should be."""
+        callout = self.callout()
+        await self.admit("first-in")
+        await (await self.connected("first-in", Shows(shown("first-in")))).close()
+        await until(lambda: callout.counts.allowed > 0)
+        return callout
+
     def bus(self, name: str, login: LoginSource | None = None) -> NatsBus:
         source = login or PasswordFile(self.server.login(name))
         bus = NatsBus(self.server.url, name, source, CLOCK, SystemChance(), QUICK)

@@ -145,7 +145,7 @@ HEARD_BY_VICTIM = ("fleet.desired.dev-2", "fleet.desired.dev-2.>", "fleet.stop.d
 async def fight(stage: CalloutStage, tried: Iterable[Attempt], root: str = DEVICE_ROOT) -> list[Verdict]:
     await stage.admit("dev-1")
     await stage.admit("dev-2")
-    stage.callout()
+    await stage.answering_callout()
     battle = Battle(stage, root)
     try:
         await battle.begin()
