@@ -21,6 +21,7 @@ from harness.schema_facts import (
     Fact,
     FleetFact,
     InvalidEntries,
+    IsCloned,
     LeaderIs,
     OperatorIs,
     OperatorStarts,
@@ -65,6 +66,8 @@ def holds_on(fact: PerDeviceFact, device: DeviceView, view: FleetView) -> bool:
             return fact.release is None or report.release.version == fact.release
         case Quarantined():
             return fact.release in device.condemned.values()
+        case IsCloned():
+            return device.cloned
         case InvalidEntries():
             beat = None if device.holder is None else view.heartbeat(device.device, device.holder)
             return beat is not None and beat.health.invalid_entries >= fact.at_least
@@ -262,6 +265,8 @@ def words(fact: Fact) -> str:
             return f"upgrade {fact.status}{where}" + (f" (to {fact.release})" if fact.release else "")
         case Quarantined():
             return f"release {fact.release} quarantined"
+        case IsCloned():
+            return "cloned"
         case InvalidEntries():
             return f"at least {fact.at_least} invalid entries"
         case RolloutIs():

@@ -102,6 +102,8 @@ class Convergence:
             return "to have power"
         if device.revoked:
             return None if device.phase is DevicePhase.STALE else "to be cut off (it was revoked)"
+        if device.cloned:
+            return "to be heard from one machine only (it is said to be cloned)"
         if device.managing is None:
             return "to be managed by an agent"
         if device.phase is not DevicePhase.READY:

@@ -317,6 +317,18 @@ class StopCallout:
 
 
 @dataclass(frozen=True, slots=True)
+class CloneDevice:
+    """A second machine, which is not of the fleet, boots from a copy of a device's disk, keys and all, for a time.
+
+    It has a link and a boot of its own, and runs what lies on the disk. What happens on it is journalled under a name
+    of its own (see `CopyMade`). Then it loses its power for good.
+    """
+
+    device: DeviceId
+    length: Duration
+
+
+@dataclass(frozen=True, slots=True)
 class RotateSigningKeys:
     """The identity provider signs with another key from now on, and publishes the old one no more."""
 
@@ -342,6 +354,7 @@ Fault = (
     | StopProvider
     | StopCallout
     | RotateSigningKeys
+    | CloneDevice
     | WriteBadEntries
     | KillOperator
     | StopOperator

@@ -111,6 +111,12 @@ class Quarantined(DeviceFact):
     release: ReleaseRef
 
 
+class IsCloned(DeviceFact):
+    """The operator says that two machines have the device's identity, in its `Device` object."""
+
+    fact: Literal["cloned"]
+
+
 class InvalidEntries(DeviceFact):
     """The managing instance's newest heartbeat counts at least this many bad entries. Only in `final` checks."""
 
@@ -170,13 +176,14 @@ class LeaderIs(Part):
 
 
 FleetFact = RolloutIs | RolloutCounts | RolloutGroupIs | OperatorIs | OperatorStarts | LeaderIs
-PerDeviceFact = DevicePhaseIs | ReleaseIs | WorkloadIs | UpgradeIs | Quarantined | InvalidEntries
+PerDeviceFact = DevicePhaseIs | ReleaseIs | WorkloadIs | UpgradeIs | Quarantined | IsCloned | InvalidEntries
 Fact = Annotated[
     DevicePhaseIs
     | ReleaseIs
     | WorkloadIs
     | UpgradeIs
     | Quarantined
+    | IsCloned
     | InvalidEntries
     | RolloutIs
     | RolloutCounts

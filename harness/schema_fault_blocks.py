@@ -322,6 +322,13 @@ class LoseBusTail(Fault):
 # --- identities --------------------------------------------------------------------------------------
 
 
+class CloneDevice(OnDevice):
+    """A second machine boots from a copy of the device's disk, keys and all, and is taken away after `length`."""
+
+    fault: Literal["clone-device"]
+    length: Length
+
+
 class OnIdentities(Fault):
     """Base of the faults that need devices with identities: `fleet.logins = "token"`."""
 

@@ -13,6 +13,7 @@ from harness import faults
 from harness.schema_base import TRIGGERING, GroupRef, Part, escaped_bytes
 from harness.schema_fault_blocks import (
     BrownOut,
+    CloneDevice,
     CrashContainer,
     CutPower,
     CutPowerAtOperation,
@@ -74,6 +75,7 @@ AnyFault = (
     | StopProvider
     | StopCallout
     | RotateSigningKeys
+    | CloneDevice
 )
 FaultSpec = Annotated[AnyFault, Field(discriminator="fault")]
 
@@ -106,6 +108,7 @@ KIND: dict[type[Part], type[faults.Fault]] = {
     StopProvider: faults.StopProvider,
     StopCallout: faults.StopCallout,
     RotateSigningKeys: faults.RotateSigningKeys,
+    CloneDevice: faults.CloneDevice,
 }
 """What each block becomes, for asking a target whether it can do it."""
 
@@ -154,6 +157,8 @@ def bind(
             return faults.StopCallout(spec.length)
         case RotateSigningKeys():
             return faults.RotateSigningKeys()
+        case CloneDevice():
+            return faults.CloneDevice(named[0], spec.length)
 
 
 _OnDevices = (
@@ -284,6 +289,8 @@ def describe(fault: faults.Fault) -> tuple[str, str]:
             return f"stop-callout for {length}", "auth callout"
         case faults.RotateSigningKeys():
             return "rotate-signing-keys", "identity provider"
+        case faults.CloneDevice(device, length):
+            return f"clone-device for {length}", device
         case faults.LoseBusTail(down, writes, buckets):
             return f"lose-bus-tail of {writes} writes for {down}", f"bus ({', '.join(buckets)})"
         case _:

@@ -37,6 +37,7 @@ from sim.journal import (
     AgentStarted,
     ContainerEnded,
     ContainerStarted,
+    CopyMade,
     CurrentRelease,
     Event,
     HeartbeatStored,
@@ -63,6 +64,8 @@ class DeviceView:
     device: DeviceId
     powered: bool = True
     phase: DevicePhase = DevicePhase.PENDING
+    cloned: bool = False
+    """The operator says that two machines have its identity."""
     revoked: bool = False
     """It may not log in."""
     running: dict[Slot, Release] = field(default_factory=dict)
@@ -106,6 +109,8 @@ class FleetView:
         self.version = 0
         """Counts the changes."""
         self.now = Instant(0)
+        self.copies: dict[DeviceId, DeviceId] = {}
+        """The device that each second machine has its disk from. What happens on such a machine changes no device."""
         self._beats: dict[str, HeartbeatStored] = {}
         self._read: tuple[KvStored | None, Valid[Record] | Invalid | None] = (None, None)
         self._listeners: list[Callable[[DeviceId | None], None]] = []
@@ -169,6 +174,7 @@ class FleetView:
         journal.subscribe(ContainerEnded, self._container_ended)
         journal.subscribe(PowerCut, self._power_cut)
         journal.subscribe(PowerRestored, self._power_restored)
+        journal.subscribe(CopyMade, self._copy_made)
 
     def _changed(self, event: Event, device: DeviceId | None) -> None:
         self.now = event.at
@@ -214,8 +220,9 @@ class FleetView:
         match item:
             case Device():
                 view = self.devices.get(item.device)
-                if view is not None and view.phase is not item.status.phase:
-                    view.phase = item.status.phase
+                told = (item.status.phase, item.status.cloned is not None)
+                if view is not None and (view.phase, view.cloned) != told:
+                    view.phase, view.cloned = told
                     self._changed(event, item.device)
             case AgentRollout():
                 self.rollouts[item.name] = item
@@ -252,46 +259,65 @@ class FleetView:
             self.leader = None
         self._changed(event, None)
 
+    def _copy_made(self, event: CopyMade) -> None:
+        self.copies[event.copy] = event.device
+
     def _agent_started(self, event: AgentStarted) -> None:
-        self.devices[event.device].running[event.slot] = event.release
-        self._changed(event, event.device)
+        view = self.devices.get(event.device)
+        if view is not None:
+            view.running[event.slot] = event.release
+            self._changed(event, event.device)
 
     def _agent_ended(self, event: AgentEnded) -> None:
-        self.devices[event.device].running.pop(event.slot, None)
-        self._changed(event, event.device)
+        view = self.devices.get(event.device)
+        if view is not None:
+            view.running.pop(event.slot, None)
+            self._changed(event, event.device)
 
     def _lock_taken(self, event: LockTaken) -> None:
-        self.devices[event.device].holder = event.slot
-        self._changed(event, event.device)
+        view = self.devices.get(event.device)
+        if view is not None:
+            view.holder = event.slot
+            self._changed(event, event.device)
 
     def _lock_left(self, event: LockLeft) -> None:
-        view = self.devices[event.device]
-        if view.holder is event.slot:
-            view.holder = None
-        self._changed(event, event.device)
+        view = self.devices.get(event.device)
+        if view is not None:
+            if view.holder is event.slot:
+                view.holder = None
+            self._changed(event, event.device)
 
     def _current(self, event: CurrentRelease) -> None:
-        self.devices[event.device].current = event.release
-        self._changed(event, event.device)
+        view = self.devices.get(event.device)
+        if view is not None:
+            view.current = event.release
+            self._changed(event, event.device)
 
     def _container_started(self, event: ContainerStarted) -> None:
-        self.devices[event.device].containers[event.deployment, event.name] = event.fingerprint
-        self._changed(event, event.device)
+        view = self.devices.get(event.device)
+        if view is not None:
+            view.containers[event.deployment, event.name] = event.fingerprint
+            self._changed(event, event.device)
 
     def _container_ended(self, event: ContainerEnded) -> None:
-        self.devices[event.device].containers.pop((event.deployment, event.name), None)
-        self._changed(event, event.device)
+        view = self.devices.get(event.device)
+        if view is not None:
+            view.containers.pop((event.deployment, event.name), None)
+            self._changed(event, event.device)
 
     def _power_cut(self, event: PowerCut) -> None:
-        view = self.devices[event.device]
-        view.powered, view.holder = False, None
-        view.running.clear()
-        view.containers.clear()
-        self._changed(event, event.device)
+        view = self.devices.get(event.device)
+        if view is not None:
+            view.powered, view.holder = False, None
+            view.running.clear()
+            view.containers.clear()
+            self._changed(event, event.device)
 
     def _power_restored(self, event: PowerRestored) -> None:
-        self.devices[event.device].powered = True
-        self._changed(event, event.device)
+        view = self.devices.get(event.device)
+        if view is not None:
+            view.powered = True
+            self._changed(event, event.device)
 
 
 def read_object(event: ObjectStored) -> Object | None:

@@ -435,6 +435,16 @@ class DiskImage:
             if isinstance(node, _File | _Folder):
                 node.sync()
 
+    def durable_copy(self) -> DiskImage:
+        """Another disk that holds what is durable on this one, as if its card were read out: nothing held in memory."""
+        other = DiskImage(self.capacity)
+        made: dict[int, _File] = {}
+        _copy_durable(self._root, other._root, made)
+        if VOLATILE.name in other._root.names:
+            other._root.names[VOLATILE.name] = _Folder()
+        other._recount()
+        return other
+
     def power_cut(self, rng: Stream) -> None:
         """Lose power: settle everything un-synced by draws from `rng`, and empty what is held in memory."""
         _settle(self._root, rng)
@@ -577,6 +587,28 @@ def _walk(folder: _Folder, *, live: bool) -> Iterator[tuple[_Folder, str, _Node]
                 seen.add(id(node))
                 waiting.append(node)
             yield at, name, node
+
+
+def _copy_durable(source: _Folder, target: _Folder, made: dict[int, _File]) -> None:
+    """Give `target` the durable names of `source`, with durable copies. A file of two names stays one (`made`)."""
+    for name, node in source.synced.items():
+        match node:
+            case _Folder():
+                folder = _Folder()
+                _copy_durable(node, folder, made)
+                target.names[name] = folder
+            case _Link(target=led):
+                target.names[name] = _Link(led)
+            case _File():
+                target.names[name] = made.setdefault(id(node), _durable_file(node))
+
+
+def _durable_file(file: _File) -> _File:
+    copy = _File()
+    copy.data = file.synced or b""
+    copy.executable, copy.private = file.synced_mode
+    copy.sync()
+    return copy
 
 
 def _settle(root: _Folder, rng: Stream) -> None:

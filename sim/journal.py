@@ -250,6 +250,17 @@ class QuarantineMarks(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class CopyMade(Event):
+    """A declared fault has copied a device's disk, and is about to give power to a second machine with the copy.
+
+    On the bus that machine is the device. What happens on it is recorded with `copy` in place of the device's name.
+    """
+
+    device: DeviceId
+    copy: DeviceId
+
+
+@dataclass(frozen=True, slots=True)
 class ForeignRead(Event):
     """A device asked for the entries of another, or for those of all. `told`: its permissions let it."""
 

@@ -115,6 +115,9 @@ def _facts(seen: DeviceView) -> Iterable[tuple[str, str]]:
     item = seen.object
     yield "device", seen.device
     yield "phase", "no object: run `fleet device create`" if item is None else _phase(item)
+    if item is not None and item.status.cloned is not None:
+        boots = " and ".join(item.status.cloned.boots)
+        yield "cloned", f"two machines have its identity since {item.status.cloned.since.utc()}, with boots {boots}"
     for record in seen.records:
         match record:
             case Enrolment():

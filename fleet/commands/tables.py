@@ -21,7 +21,9 @@ def show(status: FleetStatus, console: Console) -> None:
     _print(console, ("device", "phase", "release", "since"), _devices(status))
     _print(console, ("where", "unreadable", "reason"), _problems(status))
     ready = sum(device.status.phase is DevicePhase.READY for device in status.devices)
-    console.print(f"{ready} of {len(status.devices)} devices ready, {len(status.problems)} unreadable entries")
+    cloned = sum(device.status.cloned is not None for device in status.devices)
+    extra = f", {cloned} devices with two machines under one identity" if cloned else ""
+    console.print(f"{ready} of {len(status.devices)} devices ready, {len(status.problems)} unreadable entries{extra}")
 
 
 def _print(console: Console, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -47,7 +49,7 @@ def _deployments(status: FleetStatus) -> Iterable[Sequence[str]]:
 def _devices(status: FleetStatus) -> Iterable[Sequence[str]]:
     for item in status.devices:
         now = item.status
-        phase = f"[{_COLOURS[now.phase]}]{now.phase.value}[/]"
+        phase = f"[{_COLOURS[now.phase]}]{now.phase.value}[/]" + (" [red]cloned[/]" if now.cloned is not None else "")
         release = "" if now.release is None else str(now.release)
         yield item.name, phase, release, "" if now.since is None else now.since.utc()
 

@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Final, Literal, Self
 from pydantic import Field
 
 from fleet.contracts.errors import InvalidValue
-from fleet.contracts.ids import DeviceId, ObjectName, Percent, Release, Sha256
+from fleet.contracts.ids import BootId, DeviceId, ObjectName, Percent, Release, Sha256
 from fleet.contracts.parts import Part as _Part
 from fleet.contracts.podman import PodmanScore
 from fleet.contracts.records import Artefact, Text
@@ -72,12 +72,26 @@ class DeviceSpec(_Part):
     """Nothing but being there: a device that has no object is unknown to the fleet."""
 
 
+class Cloned(_Part):
+    """Since when (the operator's clock) two machines are heard under the identity of one device, and their boots then.
+
+    `/proc/sys/kernel/random/boot_id` says on a machine which of them it is, for as long as it is not restarted.
+    """
+
+    since: Instant
+    boots: tuple[BootId, ...]
+
+
 class DeviceStatus(_Part):
-    """Changes only when one of its fields changes, never with each heartbeat."""
+    """Changes only when one of its fields changes, never with each heartbeat.
+
+    While the device is `cloned`, `release` stays as it was: the two machines may run different ones.
+    """
 
     phase: DevicePhase = DevicePhase.PENDING
     release: Release | None = None
     since: Instant | None = None
+    cloned: Cloned | None = None
 
 
 class Device(Object):
@@ -251,6 +265,8 @@ class GroupPhase(StrEnum):
 
 class GroupStatus(_Part):
     """A group of a rollout. `done`: when its last device was done; `healthy`: since when it has been healthy as well.
+
+    `offline` counts the devices that are passed over: those away, and those that two machines are (see `Cloned`).
 
     This is the operator's memory too: a group opens, and a halt holds, because it stands here.
     """

@@ -34,7 +34,7 @@ from fleet.contracts.records import (
     Succeeded,
 )
 from fleet.contracts.time import Duration, Instant
-from fleet.operator import handover
+from fleet.operator import clones, handover
 from fleet.operator.events import (
     BucketRead,
     Delete,
@@ -145,7 +145,8 @@ class Brain:
             self.placement.touch(changed)
         elif entry.bucket is Bucket.HEARTBEAT and event.delivered and changed.watched:
             seen = changed.slots[Slot(entry.key[-1])]
-            handover.count(changed, seen, event.at, self.stale_after)
+            if changed.cloned is None:
+                handover.count(changed, seen, event.at, self.stale_after)
         self._look_at(changed, event.at, place=entry.bucket is Bucket.DESIRED)
         return self._instructions()
 
@@ -243,6 +244,7 @@ class Brain:
         relabelled = view.object is None or view.object.metadata.labels != item.metadata.labels or view.unreadable
         self.state.adopt(view, item, at)
         if not self.ready:
+            view.cloned = item.status.cloned
             return
         if relabelled:
             self.plan.assign(view)
@@ -277,7 +279,7 @@ class Brain:
 
     def _device_removed(self, device: DeviceId) -> None:
         view = self.state.view(device)
-        view.object, view.unreadable, view.watched = None, False, False
+        view.object, view.unreadable, view.watched, view.cloned = None, False, False, None
         self.state.forget(view)
         self._timed.pop(device, None)
         if self.ready:
@@ -362,6 +364,7 @@ class Brain:
         if view.object is None:
             return
         wall = Instant(at + self._wall_offset)
+        self._look_for_a_clone(view, at, wall)
         handover.track(view, at)
         handover.note_grant(view, wall)
         progress = handover.progress(view, wall, self._timings.lease)
@@ -374,8 +377,19 @@ class Brain:
             self._write_device_status(view, wall)
         runs_it = view.release is not None and view.release == handover.release_of(view)
         open_ended = isinstance(progress, NoAttempt | Ended)
-        view.watched = view.fallen_back == 1 or not (open_ended or (isinstance(progress, Asking) and not runs_it))
+        under_way = not (open_ended or (isinstance(progress, Asking) and not runs_it))
+        view.watched = view.cloned is not None or view.fallen_back == 1 or under_way
         self._keep_time(view, isinstance(progress, Holding | Overdue) or deferred, wall)
+
+    def _look_for_a_clone(self, view: DeviceView, at: Instant, wall: Instant) -> None:
+        """See whether two machines are this device; said once when it is found, and once when it is over."""
+        before = view.cloned
+        view.cloned = clones.look(view.boots, before, at, wall, self._timings)
+        if before is None and view.cloned is not None:
+            view.trial = None
+            self._say(clones.told(view.device, view.cloned))
+        elif before is not None and view.cloned is None:
+            self._say(clones.told_over(view.device, view.boots, self._timings))
 
     def _keep_time(self, view: DeviceView, pending: bool, wall: Instant) -> None:
         """Time alone may change where the device stands: look at it at each tick."""
@@ -445,7 +459,7 @@ class Brain:
         return attempt is not None and any(attempt.startswith(f"{name}-") for name in self._unreadable_rollouts)
 
     def _stop(self, view: DeviceView, at: Instant) -> None:
-        request = handover.to_stop(view, at, self.stale_after)
+        request = None if view.cloned is not None else handover.to_stop(view, at, self.stale_after)
         if request is None or view.device in self._stopping:
             return
         if view.stop_sent is None or at - view.stop_sent >= self._timings.stop_repeat:
@@ -455,16 +469,19 @@ class Brain:
 
     # --- the upgrade slot
 
-    def lock(self, request: LockRequest, at: Instant) -> tuple[LockReply, list[Instruction]]:
-        """Answer a device that asks for its upgrade slot.
+    def lock(self, request: LockRequest, at: Instant) -> tuple[LockReply | None, list[Instruction]]:
+        """Answer a device that asks for its upgrade slot, or say nothing (None).
 
         A slot is given in two steps: the grant is stored with the desired record, and only a request that comes after
         that is granted. So an operator that is killed in between never gives more slots than there are.
+
+        When two machines turn out to be the device while it holds a slot, nobody can judge its new release, and silence
+        says so: an agent that gets no answer blames no release for not being confirmed.
         """
         answer = self._lock(request, at)
-        return LockReply(answer=answer), self._instructions()
+        return None if answer is None else LockReply(answer=answer), self._instructions()
 
-    def _lock(self, request: LockRequest, at: Instant) -> LockGranted | LockDenied:
+    def _lock(self, request: LockRequest, at: Instant) -> LockGranted | LockDenied | None:
         timings = self._timings
         view = self.state.devices.get(request.device)
         if not self.ready:
@@ -476,6 +493,8 @@ class Brain:
             return LockDenied(reason="another attempt is desired", retry_after=timings.lock_retry)
         wall = Instant(at + self._wall_offset)
         match handover.progress(view, wall, timings.lease):
+            case Holding() | Overdue() if view.cloned is not None:
+                return None
             case Holding(since=since) if desired.granted is not None:
                 return LockGranted(lease=timings.lease - (wall - since))
             case Holding():
@@ -497,6 +516,8 @@ class Brain:
 
     def _objection(self, view: DeviceView, wall: Instant) -> str | None:
         """Why a device gets no slot now."""
+        if view.cloned is not None:
+            return f"{clones.REASON}: {clones.advice(view.device)}"
         member, order = self.plan.member(view.device), self.plan.order(view)
         newest = None if member is None else self._rollouts.get(member.rollout.object.name)
         if newest is not None and not is_accepted(newest):
@@ -514,8 +535,8 @@ class Brain:
             return
         phase = _phase(view, device)
         since = device.status.since if phase is device.status.phase else wall
-        release = view.release if view.release is not None else device.status.release
-        self._write_status(device, DeviceStatus(phase=phase, release=release, since=since))
+        release = view.release if view.release is not None and view.cloned is None else device.status.release
+        self._write_status(device, DeviceStatus(phase=phase, release=release, since=since, cloned=view.cloned))
 
     def _write_statuses(self, at: Instant) -> None:
         """Rollouts and deployments are written at ticks only: one write for many devices."""

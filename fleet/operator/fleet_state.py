@@ -17,7 +17,7 @@ from fleet.contracts import layout
 from fleet.contracts.errors import InvalidValue
 from fleet.contracts.ids import Architecture, AttemptId, DeploymentName, DeviceId, InstanceId, Release, Revision, Slot
 from fleet.contracts.layout import Bucket, Invalid, Valid
-from fleet.contracts.objects import Device, DevicePhase
+from fleet.contracts.objects import Cloned, Device, DevicePhase
 from fleet.contracts.records import (
     DesiredAgent,
     DesiredWorkload,
@@ -31,6 +31,7 @@ from fleet.contracts.records import (
     WorkloadState,
 )
 from fleet.contracts.time import Duration, Instant
+from fleet.operator.clones import Boots
 
 NOTHING = Revision(0)
 _BEGINNING = Instant(0)
@@ -99,6 +100,9 @@ class DeviceView:
     workloads: dict[DeploymentName, Kept] = field(default_factory=dict)
     reports: dict[DeploymentName, tuple[Revision, WorkloadState]] = field(default_factory=dict)
     slots: dict[Slot, Seen] = field(default_factory=dict)
+    boots: Boots = field(default_factory=Boots)
+    cloned: Cloned | None = None
+    """Two machines are this device, as stored or about to be."""
 
     sign: Instant = _BEGINNING
     """The last sign of life, or what stands for it when the operator has only just begun to listen."""
@@ -230,10 +234,12 @@ class FleetState:
         seen = view.slots.get(beat.slot)
         if seen is not None and revision <= seen.revision:
             return None
+        another_boot = False
         if view.object is None:
             self.unknown_heartbeats += 1
         elif delivered:
             view.sign = at
+            another_boot = view.boots.hear(beat.instance.boot, revision, at, self._stale_after)
             self._order[view.device] = view
             self._order.move_to_end(view.device)
         if seen is not None and _says_the_same(seen, beat):
@@ -241,7 +247,7 @@ class FleetState:
             seen.healthy = beat.health.healthy == beat.health.workloads
             if delivered:
                 seen.heard = at
-                if view.alive and view.heard and not view.watched:
+                if view.alive and view.heard and not (view.watched or another_boot):
                     return None
         else:
             healthy = beat.health.healthy == beat.health.workloads
@@ -340,6 +346,7 @@ class FleetState:
                 case Bucket.INFO:
                     view.info_revision = NOTHING
                 case Bucket.HEARTBEAT:
+                    view.boots.forget()
                     for seen in view.slots.values():
                         seen.revision = NOTHING
                 case Bucket.OBJECTS | Bucket.IDENTITY:
@@ -432,6 +439,7 @@ class FleetState:
         view.object, view.unreadable = device, False
         if not first:
             return
+        view.cloned = device.status.cloned
         if device.status.phase is DevicePhase.STALE:
             view.alive, view.offline_since = False, device.status.since
         else:

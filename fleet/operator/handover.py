@@ -106,8 +106,11 @@ def note_grant(view: DeviceView, wall: Instant) -> None:
     """Remember a slot that is taken although no grant is stored: the record that said so was lost.
 
     The evidence is a phase past `locking`, or an instance of the desired release that stands by since this attempt is
-    desired: one that was heard before stood by for an attempt that is over.
+    desired: one that was heard before stood by for an attempt that is over. While two machines are the device, what
+    one of them says or runs is no evidence.
     """
+    if view.cloned is not None:
+        return
     stored = view.desired is not None and view.desired.granted is not None
     report = report_of(view)
     if stored or (report is not None and isinstance(report.status, TERMINAL)):
@@ -182,11 +185,14 @@ def confirmation(view: DeviceView, timings: OperatorTimings) -> InstanceId | Non
     """The instance the desired record shall confirm: the one it does, unless that fell silent and another passed.
 
     The confirmed instance may be gone before it could note on disk that it was confirmed: after a crash its slot holds
-    another one, after a power cut another one runs in another boot.
+    another one, after a power cut another one runs in another boot. While two machines are the device, nobody else is
+    confirmed.
     """
     desired, passed = view.desired, verified(view, timings)
     if desired is None:
         return None
+    if view.cloned is not None:
+        return desired.confirmed
     if desired.confirmed is None or passed is None or view.trial is None:
         return desired.confirmed or passed
     seen = confirmed_slot(view)

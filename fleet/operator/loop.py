@@ -255,7 +255,7 @@ class _Hands:
             return None
         reply, instructions = self._brain.lock(asked, self._now())
         self._dispatch(instructions)
-        return layout.encode(reply)
+        return None if reply is None else layout.encode(reply)
 
     # --- to the brain and back
 

@@ -51,6 +51,12 @@ class OperatorTimings:
     patience: Duration = Duration.minutes(30)
     """A group whose devices are done, but not healthy for its whole soak, is waited for this much longer than the soak.
     Then its ailing devices count as failed. A group of which every device is away is waited for this long, too."""
+    clone_returns: int = 3
+    """Two machines have one identity when two boots of a device came back, after another, this often each …"""
+    clone_window: Duration = Duration.minutes(5)
+    """… within this time. Two that beat every half a minute are found out after about two minutes."""
+    clone_quiet: Duration = Duration.minutes(10)
+    """It is over when one boot alone was heard for this long."""
     tick: Duration = Duration.seconds(10)
     """How often time alone is looked at: staleness, leases, repeated stops."""
     request: Duration = Duration.seconds(5)

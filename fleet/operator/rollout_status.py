@@ -333,8 +333,12 @@ def _failures(rollout: Rollout) -> str:
 
 
 def _offline(rollout: Rollout) -> str:
-    offline = [str(device) for device, _ in members(rollout, Standing.PASSED_OVER)]
-    return f"{len(offline)} offline, to be upgraded when back: {some(offline)}" if offline else ""
+    passed = members(rollout, Standing.PASSED_OVER)
+    offline = [str(device) for device, judged in passed if not judged.reason]
+    cloned = [f"{device} ({judged.reason})" for device, judged in passed if judged.reason]
+    parts = [f"{len(offline)} offline, to be upgraded when back: {some(offline)}"] if offline else []
+    parts += [f"{len(cloned)} left alone: {some(cloned)}"] if cloned else []
+    return "; ".join(parts)
 
 
 def _lost_to_others(rollout: Rollout) -> str:

@@ -9,6 +9,7 @@ from typing import assert_never
 from fleet.contracts.ids import AttemptId
 from fleet.contracts.records import Artefact, DeferredUpgrade, RefusedUpgrade, Role, RolledBack, Succeeded
 from fleet.contracts.time import Instant
+from fleet.operator import clones
 from fleet.operator.fleet_state import DeviceView, Seen
 from fleet.operator.handover import Asking, Ended, Holding, NoAttempt, Overdue, attempt_of, progress
 from fleet.operator.ports import OperatorTimings
@@ -67,6 +68,8 @@ def judge(view: DeviceView, goal: Goal, wall: Instant, timings: OperatorTimings)
     now = progress(view, wall, timings.lease)
     if isinstance(now, Holding):
         return Judgement(Standing.UNDERWAY)
+    if view.cloned is not None:
+        return Judgement(Standing.PASSED_OVER, clones.REASON)
     runs_it = view.release == goal.artefact.release
     number = retry_number(attempt_of(view), goal.first)
     if number is None:
@@ -85,6 +88,8 @@ def judge_return(view: DeviceView, new: Goal, old: Goal | None, wall: Instant, t
     now = progress(view, wall, timings.lease)
     if isinstance(now, Holding):
         return Judgement(Standing.UNDERWAY)
+    if view.cloned is not None:
+        return Judgement(Standing.PASSED_OVER, clones.REASON)
     if view.release != new.artefact.release:
         upgrade = judge(view, new, wall, timings)
         return upgrade if upgrade.standing is Standing.FAILED else Judgement(Standing.FORMER)

@@ -12,6 +12,7 @@ from harness.invariants.current_link_complete import CurrentLinkComplete
 from harness.invariants.desired_equals_observed import DesiredEqualsObserved
 from harness.invariants.every_attempt_terminal import EveryAttemptTerminal
 from harness.invariants.health_gate import HealthGate
+from harness.invariants.no_clone_imagined import NoCloneImagined
 from harness.invariants.no_foreign_keys import NoForeignKeys
 from harness.invariants.no_lower_revision import NoLowerRevision
 from harness.invariants.no_release_erased import NoReleaseErased
@@ -41,6 +42,7 @@ ALL: tuple[type[Invariant], ...] = (
     SlotStoredFirst,
     NoLowerRevision,
     RevokedStayOut,
+    NoCloneImagined,
     DesiredEqualsObserved,
 )
 

@@ -57,7 +57,7 @@ ON_ITS_WAY = Duration.seconds(60)
 
 
 class HealthGate(Invariant):
-    """At each group that passes: every device of it ended its attempt, runs the release, or is away.
+    """At each group that passes: every device of it ended its attempt, runs the release, is away, or is called cloned.
 
     Those that were upgraded gave heartbeats for the whole soak, and no two of them in a row with a workload that does
     not run. After the soak and half an hour more, as many ailing devices are let pass as may fail.
@@ -178,7 +178,7 @@ class HealthGate(Invariant):
         attempt, given = self._given.get(device, (AttemptId("none"), at))
         if is_of(attempt, rollout) and at - given + CLOCKS >= LEASE:
             return True
-        return self._runs_it(device, rollout) or self._is_away(device, at)
+        return self._runs_it(device, rollout) or self._is_away(device, at) or self.ground.view.devices[device].cloned
 
     def _attempts(
         self, device: DeviceId, rollout: AgentRollout

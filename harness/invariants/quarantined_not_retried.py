@@ -93,7 +93,8 @@ class QuarantinedNotRetried(Invariant):
             self.violated(f"{event.device} no longer condemns {gone[0]}, and nobody asked for that", event.device)
 
     def _is_lifted(self, device: DeviceId, mark: str) -> bool:
-        asked, done = self._lifts.get((device, mark)), self._lifted.get((device, mark))
+        whose = self.ground.view.copies.get(device, device)
+        asked, done = self._lifts.get((whose, mark)), self._lifted.get((device, mark))
         if asked is None or asked == done:
             return False
         self._lifted[device, mark] = asked

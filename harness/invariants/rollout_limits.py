@@ -10,6 +10,7 @@ from fleet.contracts.ids import AttemptId, DeviceId
 from fleet.contracts.layout import Bucket, Valid
 from fleet.contracts.objects import (
     AgentRollout,
+    Device,
     GroupPhase,
     RollBackGroup,
     RolloutPhase,
@@ -35,7 +36,7 @@ class RolloutLimits(Invariant):
     """Counts devices past `locking` and not yet terminal, by their own reports, whenever one more begins.
 
     Looks at each grant: none while the rollout is paused, halted, aborted or refused, outside its windows, or before
-    its group's turn.
+    its group's turn; and none to a device of which it is known that two machines are it.
     """
 
     name = "rollout-limits"
@@ -46,6 +47,8 @@ class RolloutLimits(Invariant):
         self._begun: dict[DeviceId, tuple[AttemptId, Instant]] = {}
         self._granted: dict[DeviceId, AttemptId] = {}
         self._noted: dict[str, tuple[tuple[object, ...], Instant]] = {}
+        self._cloned: dict[str, Instant] = {}
+        """Since when a device is said to be cloned."""
         self._plans: dict[str, tuple[int, Instant]] = {}
         """The generation that the operator took note of last, and from when on its windows count."""
 
@@ -96,7 +99,12 @@ class RolloutLimits(Invariant):
 
     def _judge_grant(self, desired: DesiredAgent, at: Instant) -> None:
         rollout = self.ground.view.rollouts.get(rollout_of(desired.attempt))
-        if rollout is None or not is_of(desired.attempt, rollout) or self._was_taken_before(desired):
+        if self._was_taken_before(desired):
+            return
+        if at - self._cloned.get(desired.device, at) > ON_ITS_WAY:
+            text = f"{desired.device} was given an upgrade slot for {desired.attempt} although two machines are it"
+            self.violated(text, desired.device)
+        if rollout is None or not is_of(desired.attempt, rollout):
             return
         reason = self._outside_windows(rollout, desired, at)
         known, since = self._noted.get(rollout.name, ((), at))
@@ -139,13 +147,21 @@ class RolloutLimits(Invariant):
     # --- changes of the plan
 
     def _object(self, event: ObjectStored) -> None:
-        item = read_object(event) if event.kind == AgentRollout.kind_name else None
+        item = read_object(event) if event.kind in (AgentRollout.kind_name, Device.kind_name) else None
+        if isinstance(item, Device):
+            self._device(item, event.at)
         if not isinstance(item, AgentRollout):
             return
         noted = (item.status.observed_generation, item.status.phase)
         if self._noted.get(item.name, ((), event.at))[0] != noted:
             self._noted[item.name] = (noted, event.at)
         self._note_plan(item, event.at)
+
+    def _device(self, item: Device, at: Instant) -> None:
+        if item.status.cloned is None:
+            self._cloned.pop(item.name, None)
+        else:
+            self._cloned.setdefault(item.name, at)
 
     def _note_plan(self, item: AgentRollout, at: Instant) -> None:
         generation, plan = item.status.observed_generation, self._plans.get(item.name)

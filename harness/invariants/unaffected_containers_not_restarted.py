@@ -8,7 +8,16 @@ from fleet.contracts.layout import Bucket, Valid
 from fleet.contracts.podman import Container
 from fleet.contracts.records import DesiredWorkload
 from harness.invariants.base import Ground, Invariant
-from sim.journal import ContainerCrashed, ContainerEnded, ContainerStarted, Journal, KvDeleted, KvStored, PowerCut
+from sim.journal import (
+    ContainerCrashed,
+    ContainerEnded,
+    ContainerStarted,
+    CopyMade,
+    Journal,
+    KvDeleted,
+    KvStored,
+    PowerCut,
+)
 
 
 @dataclass(slots=True)
@@ -22,6 +31,8 @@ class _Life:
 
 @dataclass(slots=True)
 class _Device:
+    """One machine: a device, or a copy of one, of which the same is desired."""
+
     desired: dict[str, dict[str, Container]] = field(default_factory=dict)
     lives: dict[tuple[str, str], _Life] = field(default_factory=dict)
 
@@ -45,6 +56,7 @@ class UnaffectedContainersNotRestarted(Invariant):
         journal.subscribe(ContainerCrashed, self._crashed)
         journal.subscribe(ContainerStarted, self._started)
         journal.subscribe(ContainerEnded, self._ended)
+        journal.subscribe(CopyMade, self._copied)
 
     def _stored(self, event: KvStored) -> None:
         if event.bucket is not Bucket.DESIRED:
@@ -61,14 +73,19 @@ class UnaffectedContainersNotRestarted(Invariant):
                 self._desire(device, deployment, {})
 
     def _desire(self, device: str, deployment: str, wanted: dict[str, Container]) -> None:
-        known = self._devices.get(device)
-        if known is None:
-            return
-        before = known.desired.get(deployment, {})
-        known.desired[deployment] = wanted
-        for name in dict.fromkeys((*before, *wanted)):
-            if before.get(name) != wanted.get(name):
-                known.life(deployment, name).epoch += 1
+        copies = [copy for copy, original in self.ground.view.copies.items() if original == device]
+        for machine in (device, *copies):
+            known = self._devices.get(machine)
+            if known is None:
+                continue
+            before = known.desired.get(deployment, {})
+            known.desired[deployment] = wanted
+            for name in dict.fromkeys((*before, *wanted)):
+                if before.get(name) != wanted.get(name):
+                    known.life(deployment, name).epoch += 1
+
+    def _copied(self, event: CopyMade) -> None:
+        self._devices[event.copy] = _Device(dict(self._devices[event.device].desired))
 
     def _cut(self, event: PowerCut) -> None:
         for life in self._devices[event.device].lives.values():

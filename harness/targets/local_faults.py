@@ -13,6 +13,7 @@ from fleet.contracts.ids import DeviceId, Release, Version
 from fleet.contracts.time import ZERO, Duration
 from harness.faults import (
     BrownOut,
+    CloneDevice,
     CrashContainer,
     CutPower,
     CutPowerAtOperation,
@@ -57,6 +58,7 @@ Ending = Callable[[], Awaitable[None]]
 
 NO_IDENTITIES: Final = "the devices of this run log in by passwords"
 CANNOT: Final[dict[type[Fault], str]] = {
+    CloneDevice: "a device on real parts has one root folder and one port of the bus",
     CutPowerAtOperation: "a real process cannot be stopped at its n-th change of the disk without tracing it",
     DiskReadErrors: "a folder on this machine's disk has no sector that fails: that needs a block device of its own",
     SlowDisk: "nothing stands between a process and this machine's disk that could make one operation slow",
@@ -161,7 +163,7 @@ class LocalFaults:
                 return self._bus.restart
             case FillDisk() | SlowCpu() | SetClock() | DriftClock() | DamageFile() | SilenceEngine():
                 return await self._machine(fault)
-            case CutPowerAtOperation() | DiskReadErrors() | SlowDisk():
+            case CutPowerAtOperation() | DiskReadErrors() | SlowDisk() | CloneDevice():
                 raise InvalidValue(f"this target cannot do {fault}")
             case StopProvider() | StopCallout() | RotateSigningKeys():
                 return await self._identity(fault)

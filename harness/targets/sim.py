@@ -20,7 +20,7 @@ from fleet.contracts.time import Duration
 from harness.faults import Fault
 from harness.targets import sim_releases
 from harness.targets.port import FleetPlan, IdentityDesk, Logins, Need, Session
-from harness.targets.sim_device import Surroundings, VirtualDevice
+from harness.targets.sim_device import UPLINK, Surroundings, VirtualDevice
 from harness.targets.sim_faults import CANNOT, SimFaults
 from harness.targets.sim_identities import VirtualIdentities
 from harness.targets.sim_observer import Observer
@@ -32,7 +32,6 @@ from sim.containers import Registry
 from sim.disk import DiskImage, SimDisk
 from sim.journal import Journal
 from sim.nats import NatsServer
-from sim.network import Link
 from sim.objects import SimObjects
 from sim.random import SimChance
 from sim.world import World
@@ -41,8 +40,6 @@ T = TypeVar("T")
 
 _UNHEARD: Final = logging.NullHandler()
 """What the virtual programs log is for whoever listens for it. Without anybody it is not for standard error."""
-UPLINK: Final = Link(latency=Duration.millis(20), jitter=Duration.millis(30), bandwidth=2_500_000)
-"""A device's line: 20 Mbit/s each way, 20 to 50 ms to the cluster."""
 BRING_UP: Final = Duration.seconds(60)
 """The power of all devices comes on within this time, so that a fleet does not boot in step."""
 

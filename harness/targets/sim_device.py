@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import assert_never
+from typing import Final, assert_never
 
 from agent import launcher, paths, selftest, statefile
 from agent.ports import AgentBoot, AgentConfig, AgentPorts
@@ -37,6 +37,7 @@ from sim.journal import (
     ContainerCrashed,
     ContainerEnded,
     ContainerStarted,
+    CopyMade,
     CurrentRelease,
     FileDamaged,
     Journal,
@@ -49,11 +50,14 @@ from sim.journal import (
     ReleasesUnsettled,
 )
 from sim.nats import NatsServer, SimBus
+from sim.network import Link
 from sim.process import Process
 from sim.random import SimChance
 from sim.timekeeping import Timekeeper
 from sim.world import World
 
+UPLINK: Final = Link(latency=Duration.millis(20), jitter=Duration.millis(30), bandwidth=2_500_000)
+"""A device's line: 20 Mbit/s each way, 20 to 50 ms to the cluster."""
 _WATCHED = (paths.RELEASES, paths.CURRENT.parent)
 _MANIFEST = ".manifest.json"
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -99,10 +103,23 @@ class _Itself:
 
 
 class VirtualDevice:
-    """A machine on the virtual network, made with power off and an empty disk."""
+    """A machine on the virtual network, made with power off.
 
-    def __init__(self, around: Surroundings, device: DeviceId) -> None:
+    Args:
+        device: whom it is on the bus.
+        machine: what it is called on the network and in the journal; like the device if not said.
+        disk: an empty one if not given.
+    """
+
+    def __init__(
+        self,
+        around: Surroundings,
+        device: DeviceId,
+        machine: DeviceId | None = None,
+        disk: DiskImage | None = None,
+    ) -> None:
         self.device = device
+        self.name = machine or device
         self._around = around
         self._now = around.world.now
         self._journal = around.journal
@@ -112,13 +129,27 @@ class VirtualDevice:
         self._running: list[Slot] = []
         world = around.world
         clock = SimClock(world.loop)
-        self.machine = Machine(world.loop, world.streams, device, clock, self._unit_main, self._run_program)
-        self.timekeeper = Timekeeper(world.kernel, world.streams, device, clock, self._reaches_the_network)
+        self.machine = Machine(
+            world.loop, world.streams, self.name, clock, self._unit_main, self._run_program, disk=disk
+        )
+        self.timekeeper = Timekeeper(world.kernel, world.streams, self.name, clock, self._reaches_the_network)
         self.troubles: list[Trouble] = []
         """What is wrong with the disk right now. Call `troubles_changed` after changing it."""
         self.engine = Engine(self.machine, around.registry)
-        self._chance = SimChance(around.world.streams.stream(f"agent/{device}"))
+        self._chance = SimChance(around.world.streams.stream(f"agent/{self.name}"))
         self._observe()
+
+    def copied(self, name: DeviceId) -> VirtualDevice:
+        """Another machine, power off, with a copy of this one's card as it is right now; whatever is on it is the same.
+
+        It has a line of its own, and is not under the tap. Raises: InvalidValue when there is a machine of that name.
+        """
+        self._around.world.network.add_node(name, UPLINK)
+        other = VirtualDevice(replace(self._around, tap=None), self.device, name, self.disk.durable_copy())
+        other.machine.machine_id = self.machine.machine_id
+        self._journal.record(CopyMade(self._now(), self.device, name))
+        other.watch_disk()
+        return other
 
     @property
     def disk(self) -> DiskImage:
@@ -150,16 +181,16 @@ class VirtualDevice:
         current = None if self._current is None else self._current.release
         there = [path for path in places(file, release, current) if self.disk.exists(path)]
         if not there:
-            raise NotFound(f"{self.device} has no {file.value} to damage")
+            raise NotFound(f"{self.name} has no {file.value} to damage")
         for path in there:
-            self._journal.record(FileDamaged(self._now(), self.device, str(path)))
+            self._journal.record(FileDamaged(self._now(), self.name, str(path)))
             self.disk.damage(path, damaged(self.disk.read(path), how))
 
     def crash_container(self, deployment: DeploymentName, container: DeploymentName) -> None:
         """End a container. Raises: NotFound when it does not run."""
         if not self.engine.find((deployment, container)).running:
-            raise NotFound(f"container {deployment}/{container} does not run on {self.device}")
-        self._journal.record(ContainerCrashed(self._now(), self.device, deployment, container))
+            raise NotFound(f"container {deployment}/{container} does not run on {self.name}")
+        self._journal.record(ContainerCrashed(self._now(), self.name, deployment, container))
         self.engine.end((deployment, container))
 
     def _reaches_the_network(self) -> bool:
@@ -174,14 +205,14 @@ class VirtualDevice:
         on_disk = self._releases_on_disk()
         if on_disk != self._on_disk:
             self._on_disk = on_disk
-            self._journal.record(ReleasesOnDisk(self._now(), self.device, on_disk))
+            self._journal.record(ReleasesOnDisk(self._now(), self.name, on_disk))
 
     def _inspect_marks(self) -> None:
         """Record which releases are condemned on the disk, where that has changed."""
         marks = tuple(name for name in self.disk.names(paths.QUARANTINE) if SHA256.fullmatch(name))
         if marks != self._marks:
             self._marks = marks
-            self._journal.record(QuarantineMarks(self._now(), self.device, marks))
+            self._journal.record(QuarantineMarks(self._now(), self.name, marks))
 
     # --- what runs on it ---------------------------------------------------------------------------------
 
@@ -201,9 +232,7 @@ class VirtualDevice:
     async def _choose(self, slot: Slot, machine: Machine, process: Process) -> launcher.Choice:
         """What the boot guard decides. It acts in one instant; the time that a slow card takes for it comes after."""
         before = self.disk.operations
-        files = VirtualFiles(
-            tap_image(self.disk, self._around.probe(self.device, f"boot guard {slot.value}: ", process))
-        )
+        files = VirtualFiles(tap_image(self.disk, self._around.probe(self.name, f"boot guard {slot.value}: ", process)))
         try:
             choice = launcher.choose(files, slot.value, machine.boot_id)
         except PowerLost:
@@ -217,7 +246,7 @@ class VirtualDevice:
         return choice
 
     async def _run_release(self, path: PurePosixPath, release: Release, slot: Slot, process: Process) -> int:
-        self._journal.record(AgentStarted(self._now(), self.device, slot, release))
+        self._journal.record(AgentStarted(self._now(), self.name, slot, release))
         self._running.append(slot)
         plan = sim_releases.read(self.disk.read(path))
         running = self.disk.mark_running(path)
@@ -240,14 +269,14 @@ class VirtualDevice:
             artefacts=SimArtefacts(around.releases, machine.node, process),
             facts=machine.facts,
         )
-        probe = around.probe(self.device, f"{slot.value}: ", process)
+        probe = around.probe(self.name, f"{slot.value}: ", process)
         return ports if probe is None else tap_agent(ports, probe)
 
     def _bus(self, process: Process) -> SimBus:
         nats, node, identities = self._around.nats, self.machine.node, self._around.identities
         if identities is None:
             return SimBus(nats, self.device, node, process, self._chance)
-        login = identities.login(self.device, self.machine.clock, process)
+        login = identities.login(node, self.disk, self.machine.clock, process)
         return SimBus(nats, self.device, node, process, self._chance, read_token=login, turned_away=login.turned_away)
 
     async def _run_program(
@@ -286,10 +315,10 @@ class VirtualDevice:
             self.timekeeper.power_on()
         else:
             self.timekeeper.power_lost()
-        self._journal.record((PowerRestored if on else PowerCut)(self._now(), self.device))
+        self._journal.record((PowerRestored if on else PowerCut)(self._now(), self.name))
         unsettled = () if on else tuple(release for release in self._on_disk or () if not self._is_durable(release))
         if unsettled:
-            self._journal.record(ReleasesUnsettled(self._now(), self.device, unsettled))
+            self._journal.record(ReleasesUnsettled(self._now(), self.name, unsettled))
 
     def _is_durable(self, release: Release) -> bool:
         places = (paths.release(release.version), paths.manifest(release.version))
@@ -298,19 +327,19 @@ class VirtualDevice:
     def _unit_ended(self, slot: Slot, code: int) -> None:
         if slot in self._running:
             self._running.remove(slot)
-            self._journal.record(AgentEnded(self._now(), self.device, slot, code))
+            self._journal.record(AgentEnded(self._now(), self.name, slot, code))
         process = self.machine.process(slot)
         if process is not None and process.error is not None:
             self._around.crashed(process.error)
 
     def _lock(self, slot: Slot, taken: bool) -> None:
-        self._journal.record((LockTaken if taken else LockLeft)(self._now(), self.device, slot))
+        self._journal.record((LockTaken if taken else LockLeft)(self._now(), self.name, slot))
 
     def _container_started(self, fact: ContainerFact) -> None:
-        self._journal.record(ContainerStarted(self._now(), self.device, fact.deployment, fact.name, fact.fingerprint))
+        self._journal.record(ContainerStarted(self._now(), self.name, fact.deployment, fact.name, fact.fingerprint))
 
     def _container_ended(self, fact: ContainerFact) -> None:
-        self._journal.record(ContainerEnded(self._now(), self.device, fact.deployment, fact.name))
+        self._journal.record(ContainerEnded(self._now(), self.name, fact.deployment, fact.name))
 
     def _current_release(self) -> CurrentRelease:
         now = self._now()
@@ -320,10 +349,10 @@ class VirtualDevice:
                 if paths.release(release.version) == path:
                     lacking = self._not_as_packed(release)
                     whole = release if not lacking else None
-                    return CurrentRelease(now, self.device, whole, f"{lacking} is not as packed" if lacking else "")
+                    return CurrentRelease(now, self.name, whole, f"{lacking} is not as packed" if lacking else "")
         except FleetError as error:
-            return CurrentRelease(now, self.device, None, str(error))
-        return CurrentRelease(now, self.device, None, f"{path} is not a complete release")
+            return CurrentRelease(now, self.name, None, str(error))
+        return CurrentRelease(now, self.name, None, f"{path} is not a complete release")
 
     def _not_as_packed(self, release: Release) -> str:
         """The first file unpacked of a release that is missing or is not what its archive holds; "" when all are."""

@@ -15,6 +15,7 @@ from fleet.contracts.layout import Bucket
 from fleet.contracts.time import Duration
 from harness.faults import (
     BrownOut,
+    CloneDevice,
     CrashContainer,
     CutPower,
     CutPowerAtOperation,
@@ -86,6 +87,7 @@ class SimFaults:
         self._devices = devices
         self._releases = releases
         self._random_cuts = 0
+        self._copies = 0
 
     async def inject(self, fault: Fault) -> Ending | None:
         """See `Session.inject`."""
@@ -129,6 +131,8 @@ class SimFaults:
             case RotateSigningKeys():
                 self._identities().rotate_signing_keys()
                 return None
+            case CloneDevice(device):
+                return self._clone(device)
             case FreezeOperator():
                 raise InvalidValue(f"this target cannot do {fault}")
             case _:
@@ -139,6 +143,13 @@ class SimFaults:
         if identities is None:
             raise NotFound("the devices of this run log in by passwords")
         return identities
+
+    def _clone(self, device: DeviceId) -> Ending:
+        self._copies += 1
+        name = DeviceId(f"{device}-copy" if self._copies == 1 else f"{device}-copy-{self._copies}")
+        machine = self._device(device).copied(name).machine
+        machine.boot()
+        return _ending(machine.cut_power)
 
     # --- power -------------------------------------------------------------------------------------------
 

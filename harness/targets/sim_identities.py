@@ -79,10 +79,9 @@ class VirtualIdentities:
         self._keys: dict[DeviceId, SimKeyMaker] = {}
         self._desk: _Desk | None = None
 
-    def login(self, device: DeviceId, clock: Clock, process: Process) -> SimLogin:
-        """How an agent on a device logs in."""
-        disk = self._disks(device)
-        http = SimHttp(self._servers, device, process, clock)
+    def login(self, node: str, disk: DiskImage, clock: Clock, process: Process) -> SimLogin:
+        """How an agent logs in that runs on a node of the network, with the identity on a disk."""
+        http = SimHttp(self._servers, node, process, clock)
         mint = ZitadelMint(http, clock, partial(key_on, disk))
         source = TokenLoginSource(partial(auth_on, disk), mint, clock, SimTokenFile(disk, clock))
         return SimLogin(source, clock, self._world.kernel)

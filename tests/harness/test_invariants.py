@@ -12,11 +12,15 @@ import pytest
 
 import harness.invariants
 from fleet.contracts import layout
-from fleet.contracts.ids import AttemptId, DeviceId, InstanceId, ObjectName, Percent, Revision, Slot, Version
+from fleet.contracts.ids import AttemptId, BootId, DeviceId, InstanceId, ObjectName, Percent, Revision, Slot, Version
 from fleet.contracts.layout import Bucket
 from fleet.contracts.lease import OPERATOR_LEASE, Lease, LeaseSpec, micro_time
 from fleet.contracts.objects import (
     AgentRollout,
+    Cloned,
+    Device,
+    DevicePhase,
+    DeviceStatus,
     GroupPhase,
     GroupStatus,
     MaxUnavailable,
@@ -52,6 +56,7 @@ from sim.journal import (
     ContainerCrashed,
     ContainerEnded,
     ContainerStarted,
+    CopyMade,
     CurrentRelease,
     FaultInjected,
     FileDamaged,
@@ -84,6 +89,7 @@ KILL: Final = '[[faults]]\nfault = "kill-operator"\ndown = "1s"\nat = "1s"\n'
 STOP: Final = KILL.replace("kill-", "stop-")
 CUT_OFF: Final = '[[faults]]\nfault = "isolate-operator"\nlength = "1m"\nat = "1s"\n'
 ONE, TWO, THREE = DeviceId("device-001"), DeviceId("device-002"), DeviceId("device-003")
+COPY = DeviceId("device-001-copy")
 OLD, NEW = release_of("1.0.0"), release_of("1.1.0")
 ATTEMPT: Final = f"move-1-{NEW.sha256.short}"
 SCORE = PodmanScore(containers=(Container(name="front", image="i:1"), Container(name="back", image="b:1")))  # type: ignore[arg-type]  # parsed
@@ -478,6 +484,73 @@ def revoked_and_there(bench: Bench) -> None:
     bench.story.put(Bucket.INFO, ONE, b"{}", ONE)
 
 
+def call_cloned(bench: Bench) -> None:
+    cloned = Cloned(since=bench.now, boots=(BootId("boot-1"), BootId("boot-2")))
+    status = DeviceStatus(phase=DevicePhase.READY, cloned=cloned)
+    bench.story.store(Device(metadata=Metadata(name=ObjectName(ONE)), status=status))
+
+
+def cloned_long_ago(bench: Bench) -> None:
+    bench.journal.record(CopyMade(bench.now, ONE, COPY))
+    bench.journal.record(PowerCut(bench.now, COPY))
+    bench.wait(Duration.minutes(6))
+    call_cloned(bench)
+
+
+def another_is_cloned(bench: Bench) -> None:
+    bench.journal.record(CopyMade(bench.now, TWO, COPY))
+    call_cloned(bench)
+
+
+def cloned(bench: Bench) -> None:
+    bench.journal.record(CopyMade(bench.now, ONE, COPY))
+    call_cloned(bench)
+    bench.journal.record(PowerCut(bench.now, COPY))
+    bench.wait(Duration.minutes(60))
+    call_cloned(bench)
+    bench.story.phase(ONE, DevicePhase.READY)
+
+
+def cloned_and_given_a_slot(bench: Bench) -> None:
+    bench.rollout(RolloutPhase.PROGRESSING)
+    call_cloned(bench)
+    bench.wait(Duration.seconds(61))
+    bench.story.desire(ONE, ATTEMPT, "1.1.0", granted=bench.now)
+
+
+def cloned_and_given_one_before_or_after(bench: Bench) -> None:
+    bench.rollout(RolloutPhase.PROGRESSING)
+    call_cloned(bench)
+    bench.wait(Duration.seconds(59))
+    bench.story.desire(ONE, ATTEMPT, "1.1.0", granted=bench.now)
+    bench.story.phase(ONE, DevicePhase.READY)
+    bench.wait(Duration.minutes(30))
+    bench.story.desire(ONE, f"{ATTEMPT}-r1", "1.1.0", granted=bench.now)
+
+
+def copy_with_two_holders(bench: Bench) -> None:
+    one_manager_each(bench)
+    bench.journal.record(LockTaken(bench.now, COPY, Slot.B))
+
+
+def one_manager_each(bench: Bench) -> None:
+    bench.journal.record(CopyMade(bench.now, ONE, COPY))
+    bench.journal.record(LockTaken(bench.now, COPY, Slot.A))
+
+
+def restarted_on_the_copy(bench: Bench) -> None:
+    containers_on_both(bench)
+    bench.journal.record(ContainerStarted(bench.now, COPY, "web", "front", "f"))
+
+
+def containers_on_both(bench: Bench) -> None:
+    bench.story.deploy(ONE, "web", SCORE)
+    bench.journal.record(CopyMade(bench.now, ONE, COPY))
+    bench.journal.record(ContainerStarted(bench.now, COPY, "web", "front", "f"))
+    bench.journal.record(PowerCut(bench.now, COPY))
+    bench.journal.record(ContainerStarted(bench.now, COPY, "web", "front", "f"))
+
+
 def revoked_and_gone(bench: Bench) -> None:
     revoke(bench, Revoked(at=bench.now))
     bench.wait(Duration.seconds(59))
@@ -778,6 +851,22 @@ PLANTS: Final = (
         STOP,
     ),
     Plant("operator-never-restarts-because-of-data", operator_fell, "code 1", operator_lost_its_lease, CUT_OFF),
+    Plant("no-clone-imagined", call_cloned, "device-001 is said to be cloned (boots boot-1 and boot-2)", cloned),
+    Plant("no-clone-imagined", cloned_long_ago, "and is one machine", cloned),
+    Plant("no-clone-imagined", another_is_cloned, "and is one machine", cloned),
+    Plant(
+        "rollout-limits",
+        cloned_and_given_a_slot,
+        "although two machines are it",
+        cloned_and_given_one_before_or_after,
+    ),
+    Plant("one-manager", copy_with_two_holders, "slot b of device-001-copy took the host lock", one_manager_each),
+    Plant(
+        "unaffected-containers-not-restarted",
+        restarted_on_the_copy,
+        "web/front on device-001-copy was started again",
+        containers_on_both,
+    ),
     Plant("revoked-stay-out", revoked_and_there, "device-001 wrote info/device-001", revoked_and_gone),
     Plant("one-operator-acts", standby_desires, "wrote device-001.agent while operator-0 held", leader_acts),
     Plant("one-operator-acts", standby_deletes, "operator-1 wrote device-001.workload.web", leader_acts),

@@ -244,6 +244,7 @@ EXAMPLES = {
     "stop-provider": 'length = "5m"',
     "stop-callout": 'length = "5m"',
     "rotate-signing-keys": "",
+    "clone-device": 'device = "device-001"\nlength = "20m"',
     "lose-bus-tail": 'down = "5s"\nwrites = 10\nbuckets = ["desired"]',
 }
 """One block of each fault."""

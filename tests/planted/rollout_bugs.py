@@ -42,7 +42,7 @@ def slot_never_stored(patch: Patch) -> None:
         record = wanted(brain, *arguments)  # type: ignore[arg-type]  # handed on as they came
         return None if record is None else record.model_copy(update={"granted": None})
 
-    def from_memory(brain: Brain, request: LockRequest, at: Instant) -> LockGranted | LockDenied:
+    def from_memory(brain: Brain, request: LockRequest, at: Instant) -> LockGranted | LockDenied | None:
         answer = lock(brain, request, at)
         if isinstance(answer, LockDenied) and answer.reason == "the slot is being recorded":
             return LockGranted(lease=brain._timings.lease)
@@ -55,7 +55,7 @@ def slot_never_stored(patch: Patch) -> None:
 def slot_given_before_it_is_stored(patch: Patch) -> None:
     ask = Brain._ask
 
-    def at_once(brain: Brain, view: DeviceView, at: Instant, wall: Instant) -> LockGranted | LockDenied:
+    def at_once(brain: Brain, view: DeviceView, at: Instant, wall: Instant) -> LockGranted | LockDenied | None:
         denied = ask(brain, view, at, wall)
         return denied if view.granting is None else LockGranted(lease=brain._timings.lease)
 

@@ -385,7 +385,7 @@ class World:
         request = LockRequest(device=agent.device, attempt=desired.attempt, instance=agent.instance)
         reply, instructions = self.brain.lock(request, self.now)
         self.take(instructions)
-        if isinstance(reply.answer, LockGranted):
+        if reply is not None and isinstance(reply.answer, LockGranted):
             agent.held, agent.phase, agent.unreported = True, UpgradePhase.DRAINING, True
 
     def finish(self, agent: Agent, desired: DesiredAgent) -> None:

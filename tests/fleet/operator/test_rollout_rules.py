@@ -90,6 +90,7 @@ def ask(world: World, device: DeviceId) -> str:
     reply, instructions = world.brain.lock(request, world.now)
     world.take(instructions)
     world.carry_out()
+    assert reply is not None
     return reply.answer.reason if isinstance(reply.answer, LockDenied) else ""
 
 

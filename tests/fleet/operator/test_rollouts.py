@@ -68,15 +68,18 @@ def test_a_slot_is_stored_before_it_is_given() -> None:
     request = LockRequest(device=PI, attempt=desired.attempt, instance=world.agents[PI].instance)
     first, instructions = world.brain.lock(request, world.now)
     world.take(instructions)
+    assert first is not None
     assert isinstance(first.answer, LockDenied)
     assert first.answer.retry_after == world.timings.retry
     impatient, _ = world.brain.lock(request, world.now)
+    assert impatient is not None
     assert isinstance(impatient.answer, LockDenied)
     world.carry_out()
     stored = world.desired(PI)
     assert stored is not None
     assert stored.granted == world.wall
     second, _ = world.brain.lock(request, world.now + Duration.minutes(1))
+    assert second is not None
     assert second.answer == LockGranted(lease=Duration.minutes(59))
 
 
@@ -559,7 +562,9 @@ def test_no_slot_before_everything_was_read() -> None:
     desired = world.desired(PI)
     assert desired is not None
     request = LockRequest(device=PI, attempt=desired.attempt, instance=world.agents[PI].instance)
-    answer = Brain(world.timings).lock(request, world.now)[0].answer
+    reply = Brain(world.timings).lock(request, world.now)[0]
+    assert reply is not None
+    answer = reply.answer
     assert isinstance(answer, LockDenied)
     assert answer.reason == "the operator is starting"
 
