@@ -44,6 +44,7 @@ class NatsProcess:
     Args:
         port: where it listens; None leaves it to the first start.
         callout: who is asked about clients with a token; None when there are none.
+        auth_timeout: as of `NatsServerConfig`, whole seconds.
     """
 
     def __init__(
@@ -53,10 +54,12 @@ class NatsProcess:
         clock: Clock,
         port: int | None = None,
         callout: CalloutSection | None = None,
+        auth_timeout: int = 1,
     ) -> None:
         self._folder = folder
         self._users: tuple[StaticUser, ...] = users
         self._callout = callout
+        self._auth_timeout = auth_timeout
         self._clock = clock
         self._child: Child | None = None
         self._port = port
@@ -169,6 +172,7 @@ class NatsProcess:
             name="local",
             callout=self._callout,
             ports_file=str(self._folder),
+            auth_timeout=self._auth_timeout,
         ).render()
 
 

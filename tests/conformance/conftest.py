@@ -79,7 +79,7 @@ class RealLab:
     """A nats-server below a folder, and clients with short intervals."""
 
     timings = NatsTimings(
-        answer=Duration.millis(700),
+        answer=Duration.seconds(2),
         backoff_least=Duration.millis(100),
         backoff_most=Duration.millis(300),
         ping=Duration.seconds(1),

@@ -155,8 +155,8 @@ async def test_a_listing_of_thousands_of_keys_is_whole(lab: Lab) -> None:
     bus = await connected(lab, "operator")
     keys = [f"dev-{number}.{part}" for number in range(1000) for part in ("a", "b", "c", "d", "workload.w")]
     await lab.store_raw(DESIRED, HOSTILE_KEYS[0], b"x")
-    for start in range(0, len(keys), 500):
-        await asyncio.gather(*(bus.put(DESIRED, key, key.encode()) for key in keys[start : start + 500]))
+    for start in range(0, len(keys), 100):
+        await asyncio.gather(*(bus.put(DESIRED, key, key.encode()) for key in keys[start : start + 100]))
     await lab.store_raw(DESIRED, b">", b"x")
     await bus.put(DESIRED, keys[0], b"newer")
     entries = await bus.entries(DESIRED)

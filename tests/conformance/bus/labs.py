@@ -1,7 +1,8 @@
 """The two makers of the courses: a world of its own for each course, and one real server for all of them.
 
 The real server lives as long as the suite, because it takes longer to start than a course takes to run. Each course
-gets its buckets anew. After a course that went wrong the server is replaced.
+gets its buckets and its clients anew: between two courses nobody answers the server's pings. After a course that went
+wrong the server is replaced.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ _MEMORY: Final = Path("/dev/shm")
 """Where a store costs no disk, if there is such a place."""
 _INSTALLER: Final = "installer"
 _TIMINGS: Final = NatsTimings(backoff_least=Duration.millis(10), backoff_most=Duration.millis(30))
+_LOGIN: Final = 30
+"""Seconds that the server gives a login: no course is about a client that is slow to send its own."""
 
 
 class Standing:
@@ -112,20 +115,25 @@ class RealLab:
         self._folder = folder
         self._users = tuple(User.fresh(name, rights) for name, rights in {**RIGHTS, _INSTALLER: EVERYTHING}.items())
         self._passwords = {user.name: user.password for user in self._users}
-        self._process = NatsProcess(folder, self._users, self.clock)
+        self._process = NatsProcess(folder, self._users, self.clock, auth_timeout=_LOGIN)
         self._installer: NatsBus | None = None
 
     async def start(self) -> None:
         await self._process.start()
-        self._installer = self._bus(_INSTALLER)
 
     async def stop(self) -> None:
-        if self._installer is not None:
-            await self._installer.close()
+        await self.rest()
         await self._process.kill()
+
+    async def rest(self) -> None:
+        """Leave the server alone until the next course."""
+        installer, self._installer = self._installer, None
+        if installer is not None:
+            await installer.close()
 
     async def empty(self) -> None:
         """Make the buckets anew."""
+        self._installer = self._bus(_INSTALLER)
         shutil.rmtree(self._folder / "kept", ignore_errors=True)
         installer = await self._connected()
         for bucket in USED:
@@ -181,7 +189,7 @@ class RealLab:
         return bus
 
     async def _connected(self) -> NatsBus:
-        assert self._installer is not None, "start it first"
+        assert self._installer is not None, "empty it first"
         async with self.clock.timeout(Duration.seconds(20)):
             while not self._installer.is_connected():
                 await self.clock.sleep(Duration.millis(2))
@@ -231,7 +239,9 @@ class Makers:
             await self._real.start()
         try:
             await self._real.empty()
-            return await observe(self._real, course)
+            seen = await observe(self._real, course)
+            await self._real.rest()
+            return seen
         except BaseException:
             await self._replace()
             raise
