@@ -9,18 +9,28 @@ from fleet.adapters.token_login import TokenLoginSource
 from fleet.adapters.zitadel_exchange import Exchange
 from fleet.capabilities.callout import Admission, Connected
 from fleet.contracts.auth import FleetDeviceAuth
+from fleet.contracts.ids import BootId
+from fleet.contracts.objects import Cloned
 from fleet.contracts.permissions import of_device
-from fleet.contracts.records import Enrolment, Revoked
-from fleet.contracts.time import Instant
+from fleet.contracts.records import Enrolment, LockDenied, LockGranted, LockRequest, Revoked
+from fleet.contracts.time import Duration, Instant
 from fleet.identity.callout import service
 from fleet.identity.callout.brain import Allow, Refuse
 from fleet.identity.callout.roster import Roster
 from fleet.identity.callout.tokens import Verified
+from fleet.operator import clones, standing
+from fleet.operator.brain import Brain
+from fleet.operator.clones import Boots
+from fleet.operator.fleet_state import DeviceView
+from fleet.operator.ports import OperatorTimings
+from fleet.operator.standing import Goal, Judgement
 from sim.nats import SimBus
 from tests.planted.plant import CHECK, STUCK, Bug, Patch
 
 REVOKED: Final = "identity/revoked-and-enrolled-again.toml"
 OUT: Final = "revoked-stay-out"
+CLONED: Final = "identity/cloned-card.toml"
+CLONED_LATE: Final = "identity/cloned-in-the-overlap.toml"
 
 
 def _connection_left_standing(patch: Patch) -> None:
@@ -67,7 +77,107 @@ def _logins_not_tried(patch: Patch) -> None:
     patch.setattr(SimBus, "may_log_in", yes)
 
 
+def _clone_not_noticed(patch: Patch) -> None:
+    def none(boots: Boots, at: Instant, timings: OperatorTimings) -> tuple[BootId, ...]:
+        return ()
+
+    patch.setattr(clones, "found", none)
+
+
+def _reboot_taken_for_a_clone(patch: Patch) -> None:
+    def any_two(boots: Boots, at: Instant, timings: OperatorTimings) -> tuple[BootId, ...]:
+        return tuple(sorted(boots.returns)) if len(boots.returns) > 1 else ()
+
+    patch.setattr(clones, "found", any_two)
+
+
+def _clone_given_a_slot(patch: Patch) -> None:
+    real = Brain._objection
+
+    def objection(brain: Brain, view: DeviceView, wall: Instant) -> str | None:
+        cloned, view.cloned = view.cloned, None
+        try:
+            return real(brain, view, wall)
+        finally:
+            view.cloned = cloned
+
+    patch.setattr(Brain, "_objection", objection)
+
+
+def _clone_holds_the_rollout(patch: Patch) -> None:
+    real = standing.judge
+
+    def judge(view: DeviceView, goal: Goal, wall: Instant, timings: OperatorTimings) -> Judgement:
+        cloned, view.cloned = view.cloned, None
+        try:
+            return real(view, goal, wall, timings)
+        finally:
+            view.cloned = cloned
+
+    patch.setattr("fleet.operator.rollout.judge", judge)
+
+
+def _clone_for_ever(patch: Patch) -> None:
+    real = clones.look
+
+    def look(boots: Boots, known: Cloned | None, at: Instant, wall: Instant, timings: OperatorTimings) -> Cloned | None:
+        return known or real(boots, known, at, wall, timings)
+
+    patch.setattr(clones, "look", look)
+
+
+def _clone_answered_in_the_overlap(patch: Patch) -> None:
+    real = Brain._lock
+
+    def lock(brain: Brain, request: LockRequest, at: Instant) -> LockGranted | LockDenied:
+        return real(brain, request, at) or LockDenied(reason="two machines", retry_after=Duration.seconds(20))
+
+    patch.setattr(Brain, "_lock", lock)
+
+
 BUGS: Final = (
+    Bug(
+        "clone not noticed",
+        "two machines under one identity, and nobody knows of it",
+        CLONED,
+        (CHECK, STUCK),
+        _clone_not_noticed,
+    ),
+    Bug(
+        "reboot taken for a clone",
+        "every supply that fails twice puts its device out of all rollouts",
+        "power/brown-outs-after-an-upgrade.toml",
+        ("no-clone-imagined",),
+        _reboot_taken_for_a_clone,
+    ),
+    Bug(
+        "clone given an upgrade slot",
+        "two machines race through one attempt",
+        CLONED,
+        ("rollout-limits",),
+        _clone_given_a_slot,
+    ),
+    Bug(
+        "clone waited for by its rollout",
+        "one copied card holds the whole fleet",
+        CLONED,
+        (STUCK,),
+        _clone_holds_the_rollout,
+    ),
+    Bug(
+        "clone remembered for ever",
+        "the device is one machine again and is never upgraded any more",
+        CLONED,
+        (STUCK,),
+        _clone_for_ever,
+    ),
+    Bug(
+        "clone answered in its overlap",
+        "a good release is condemned because nobody could confirm it between two machines",
+        CLONED_LATE,
+        (CHECK,),
+        _clone_answered_in_the_overlap,
+    ),
     Bug(
         "connection of a revoked device left standing",
         "a revocation that only new logins notice",
