@@ -402,13 +402,17 @@ class SimLoop(BaseEventLoop):
 
 @contextmanager
 def quiet_collector() -> Iterator[None]:
-    """Collect garbage rarely while a world runs: what exists by now is frozen, thresholds are high. Restored after."""
+    """Collect garbage rarely while a world runs: what exists by now is frozen, thresholds are high. Restored after.
+
+    What the world leaves is collected at the end, while all else is still frozen: to look through the program's own
+    objects as well, at each run anew, takes as long as a short run.
+    """
     thresholds = gc.get_threshold()
-    gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 50, 100)
     try:
         yield
     finally:
+        gc.collect()
         gc.set_threshold(*thresholds)
         gc.unfreeze()
