@@ -34,6 +34,8 @@ class Convergence:
         self._dirty = dict.fromkeys(cast.devices)
         self._lacking: dict[DeviceId, str] = {}
         self._plans: tuple[tuple[str, int], ...] = ()
+        self._seen = -1
+        """The version of the view that was looked at."""
         view.on_change(self._changed)
 
     def waiting_for(self) -> tuple[str, ...]:
@@ -58,6 +60,9 @@ class Convergence:
             self._dirty[device] = None
 
     def _refresh(self) -> None:
+        if self._seen == self._view.version:
+            return
+        self._seen = self._view.version
         plans = tuple((name, item.metadata.generation) for name, item in self._view.deployments.items())
         stopped = tuple(
             (name, item.metadata.generation) for name, item in self._view.rollouts.items() if gives_no_more(item)

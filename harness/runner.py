@@ -317,18 +317,17 @@ class _Drive:
         tasks += [asyncio.create_task(self._fault(index, fault)) for index, fault in enumerate(scenario.faults, 1)]
         deadline, quiet = self._began + within, ZERO
         try:
-            while not all(task.done() for task in tasks):
+            left = tasks
+            while left:
                 await self._tick()
-                for task in tasks:
+                for task in left:
                     if task.done():
                         task.result()
-                left = sum(not task.done() for task in tasks)
-                idle = left == self._waiting_for_events and self.court.convergence.settled
+                left = [task for task in left if not task.done()]
+                idle = len(left) == self._waiting_for_events and self.court.convergence.settled
                 quiet = quiet + POLL if idle else ZERO
                 if quiet >= QUIET or self._now() >= deadline:
                     return
-            for task in tasks:
-                task.result()
         finally:
             for task in tasks:
                 task.cancel()

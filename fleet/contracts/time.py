@@ -133,7 +133,7 @@ class Instant(_Nanoseconds):
     def utc(self) -> str:
         """ISO 8601 in UTC with millisecond precision; only meaningful for wall-clock instants."""
         moment = datetime.fromtimestamp(int(self) // 10**9, tz=UTC)
-        return f"{moment:%Y-%m-%dT%H:%M:%S}.{int(self) % 10**9 // 10**6:03d}Z"
+        return f"{moment.isoformat()[:19]}.{int(self) % 10**9 // 10**6:03d}Z"
 
     def __repr__(self) -> str:
         return f"Instant({int(self)})"
