@@ -6,9 +6,11 @@ they are nearly all of a journal, and nearly nobody asks for what is inside.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import Final
 
 from pydantic import ValidationError
 
@@ -55,6 +57,8 @@ from sim.journal import (
 )
 
 NEVER = Revision(0)
+_HOLDER: Final = re.compile(rb'"spec":\{"holderIdentity":"([^"\\]*)"')
+"""Where a lease names its holder."""
 
 
 @dataclass(slots=True)
@@ -113,6 +117,8 @@ class FleetView:
         """The device that each second machine has its disk from. What happens on such a machine changes no device."""
         self._beats: dict[str, HeartbeatStored] = {}
         self._read: tuple[KvStored | None, Valid[Record] | Invalid | None] = (None, None)
+        self._read_object: tuple[ObjectStored | None, Object | None] = (None, None)
+        self._holders: dict[str, tuple[bytes, str]] = {}
         self._listeners: list[Callable[[DeviceId | None], None]] = []
         self._subscribe(journal)
 
@@ -135,6 +141,30 @@ class FleetView:
         answer = self._read[1]
         assert answer is not None
         return answer
+
+    def read_object(self, event: ObjectStored) -> Object | None:
+        """The object in an event; None for what cannot be read. The latest answer is kept, as that of `read`."""
+        if event is not self._read_object[0]:
+            self._read_object = (event, _decoded(event))
+        return self._read_object[1]
+
+    def holder_named(self, event: ObjectStored) -> str | None:
+        """The holder that a lease names; None for what is no lease, or cannot be read.
+
+        Nearly all objects that are stored are renewals by the same holder: those are not decoded.
+        """
+        if event.kind != Lease.kind_name:
+            return None
+        found = _HOLDER.search(event.value)
+        known = self._holders.get(event.name)
+        if known is not None and found is not None and found[1] == known[0]:
+            return known[1]
+        lease = self.read_object(event)
+        if not isinstance(lease, Lease):
+            return None
+        if found is not None:
+            self._holders[event.name] = (found[1], lease.spec.holder_identity)
+        return lease.spec.holder_identity
 
     def replica(self, named: Replica, replicas: int) -> int | None:
         """The operator replica that is meant; None when there is none such now. The only one is always the leader."""
@@ -216,7 +246,11 @@ class FleetView:
     # --- objects
 
     def _object(self, event: ObjectStored) -> None:
-        item = read_object(event)
+        holder = self.holder_named(event)
+        if holder is not None:
+            self._led_by(replica_number(holder), event)
+            return
+        item = self.read_object(event)
         match item:
             case Device():
                 view = self.devices.get(item.device)
@@ -230,13 +264,13 @@ class FleetView:
             case Deployment():
                 self.deployments[item.name] = item
                 self._changed(event, None)
-            case Lease():
-                leader = replica_number(item.spec.holder_identity)
-                if leader != self.leader:
-                    self.leader = leader
-                    self._changed(event, None)
             case _:
                 return
+
+    def _led_by(self, leader: int | None, event: ObjectStored) -> None:
+        if leader != self.leader:
+            self.leader = leader
+            self._changed(event, None)
 
     def _object_removed(self, event: ObjectRemoved) -> None:
         match event.kind:
@@ -320,8 +354,7 @@ class FleetView:
             self._changed(event, event.device)
 
 
-def read_object(event: ObjectStored) -> Object | None:
-    """The object in an event; None for what cannot be read."""
+def _decoded(event: ObjectStored) -> Object | None:
     kind = Lease if event.kind == Lease.kind_name else KINDS.get(event.kind)
     if kind is None:
         return None

@@ -28,7 +28,6 @@ from harness.invariants.base import Ground, Invariant
 from harness.invariants.no_foreign_keys import HARNESS
 from harness.rollouts import Groups, is_of
 from harness.schema_fault_blocks import LoseBusTail, OnOperator, RestartBus
-from harness.view import read_object
 from sim.journal import (
     FaultHealed,
     FaultInjected,
@@ -144,7 +143,7 @@ class HealthGate(Invariant):
             self._gone.pop(DeviceId(event.name), None)
         if self.ground.view.leader != self._leader:
             self._leader, self._disturbed = self.ground.view.leader, event.at
-        item = read_object(event) if event.kind == AgentRollout.kind_name else None
+        item = self.ground.view.read_object(event) if event.kind == AgentRollout.kind_name else None
         if not isinstance(item, AgentRollout):
             return
         self._longest = max(self._longest, *(group.soak for group in item.spec.groups))

@@ -12,7 +12,6 @@ from fleet.contracts.ids import DeviceId
 from fleet.contracts.objects import Device
 from fleet.contracts.time import Duration, Instant
 from harness.invariants.base import Ground, Invariant
-from harness.view import read_object
 from sim.journal import CopyMade, Journal, ObjectStored, PowerCut
 
 LATE: Final = Duration.minutes(5)
@@ -46,7 +45,7 @@ class NoCloneImagined(Invariant):
             self._ended[device] = event.at
 
     def _stored(self, event: ObjectStored) -> None:
-        item = read_object(event) if event.kind == Device.kind_name else None
+        item = self.ground.view.read_object(event) if event.kind == Device.kind_name else None
         if not isinstance(item, Device):
             return
         if item.status.cloned is None:

@@ -12,10 +12,9 @@ so; objects do not tell who wrote their status; and where the writer is inferred
 from __future__ import annotations
 
 from fleet.contracts.layout import Bucket
-from fleet.contracts.lease import Lease, replica_of
+from fleet.contracts.lease import replica_of
 from harness.invariants.base import Ground, Invariant
 from harness.invariants.no_foreign_keys import OPERATOR, is_operator
-from harness.view import read_object
 from sim.journal import Journal, KvDeleted, KvStored, ObjectStored, RequestSent
 
 
@@ -35,11 +34,9 @@ class OneOperatorActs(Invariant):
         journal.subscribe(RequestSent, self._sent)
 
     def _object(self, event: ObjectStored) -> None:
-        if event.kind != Lease.kind_name:
-            return
-        lease = read_object(event)
-        if isinstance(lease, Lease):
-            self._holder = replica_of(lease.spec.holder_identity) or self._holder
+        holder = self.ground.view.holder_named(event)
+        if holder is not None:
+            self._holder = replica_of(holder) or self._holder
 
     def _written(self, event: KvStored | KvDeleted) -> None:
         if event.bucket is Bucket.DESIRED:

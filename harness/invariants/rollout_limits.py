@@ -21,7 +21,6 @@ from harness.convergence import rollout_of
 from harness.invariants.base import Ground, Invariant
 from harness.invariants.no_foreign_keys import HARNESS
 from harness.rollouts import Groups, is_of
-from harness.view import read_object
 from sim.journal import Journal, KvStored, ObjectStored
 
 LEASE = Duration.minutes(60)
@@ -147,7 +146,7 @@ class RolloutLimits(Invariant):
     # --- changes of the plan
 
     def _object(self, event: ObjectStored) -> None:
-        item = read_object(event) if event.kind in (AgentRollout.kind_name, Device.kind_name) else None
+        item = self.ground.view.read_object(event) if event.kind in (AgentRollout.kind_name, Device.kind_name) else None
         if isinstance(item, Device):
             self._device(item, event.at)
         if not isinstance(item, AgentRollout):
