@@ -55,7 +55,8 @@ from fleet.scores import podman, upgrade
 from fleet.scores.outcome import Changed, Created, Unchanged, ensure
 from fleet.scores.upgrade import AgentUpgradeScore
 from fleet.secrets.given import content_of, keep
-from fleet.secrets.registry import ensure_all
+from fleet.secrets.registry import SecretMade
+from fleet.secrets.registry import install as install_secrets
 from fleet.secrets.registry import rotate as rotate_secret
 from fleet.secrets.store import Secrets
 
@@ -387,8 +388,9 @@ def release_build(
 @secret_command.command("prepare")
 def secret_prepare(config: ConfigFile) -> None:
     """Make the secrets that are missing. Part of the installation; running it again changes nothing."""
-    stand = _with_secrets(load(config), ensure_all)
-    print(f"{len(stand)} secrets stand")
+    stand = _with_secrets(load(config), install_secrets)
+    made = sum(isinstance(item, SecretMade) for item in stand)
+    print(f"{len(stand)} secrets stand: {made} made, {len(stand) - made} kept")
 
 
 @secret_command.command("keep")

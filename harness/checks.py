@@ -20,6 +20,8 @@ from harness.schema_facts import (
     DevicePhaseIs,
     Fact,
     FleetFact,
+    InstallsKept,
+    InstallsRefused,
     InvalidEntries,
     IsCloned,
     LeaderIs,
@@ -32,6 +34,7 @@ from harness.schema_facts import (
     RolloutCounts,
     RolloutGroupIs,
     RolloutIs,
+    SecretsMade,
     UpgradeIs,
     WorkloadIs,
 )
@@ -120,12 +123,22 @@ def holds_for_fleet(fact: FleetFact, view: FleetView) -> bool:
             return view.leader is None
         case LeaderIs():
             return view.leader == fact.replica
+        case SecretsMade():
+            return _fits(fact.over, view.secrets_made)
+        case InstallsKept():
+            return _fits(fact.over, view.installs_kept)
+        case InstallsRefused():
+            return _fits(fact.over, _refusals(fact, view))
         case _:
             assert_never(fact)
 
 
 def _starts(fact: OperatorStarts, view: FleetView) -> int:
     return sum(view.operator_starts.values()) if fact.replica is None else view.operator_starts.get(fact.replica, 0)
+
+
+def _refusals(fact: InstallsRefused, view: FleetView) -> int:
+    return sum(fact.secret is None or fact.secret in reason for reason in view.installs_refused)
 
 
 def _current(name: str, view: FleetView) -> AgentRollout | None:
@@ -224,6 +237,16 @@ class _FleetWatch:
             case LeaderIs():
                 leader = "no operator" if self._view.leader is None else f"operator {self._view.leader}"
                 return f"{leader} leads ({self._fact.replica} asked)"
+            case SecretsMade():
+                return f"{self._view.secrets_made} secrets were made ({_quantity(self._fact.over)} asked)"
+            case InstallsKept():
+                return (
+                    f"{self._view.installs_kept} installations kept every secret ({_quantity(self._fact.over)} asked)"
+                )
+            case InstallsRefused():
+                naming = "" if self._fact.secret is None else f" because of {self._fact.secret}"
+                count = _refusals(self._fact, self._view)
+                return f"{count} installations were refused{naming} ({_quantity(self._fact.over)} asked)"
 
 
 def _standing(rollout: AgentRollout) -> str:
@@ -239,9 +262,13 @@ def _enough(over: Quantifier, count: int, total: int) -> bool:
         case "any":
             return count > 0
         case Count():
-            if over.count is not None:
-                return count == over.count
-            return count >= over.at_least if over.at_least is not None else count <= (over.at_most or 0)
+            return _fits(over, count)
+
+
+def _fits(wanted: Count, count: int) -> bool:
+    if wanted.count is not None:
+        return count == wanted.count
+    return count >= wanted.at_least if wanted.at_least is not None else count <= (wanted.at_most or 0)
 
 
 def _quantity(over: Quantifier) -> str:
@@ -281,6 +308,12 @@ def words(fact: Fact) -> str:
             return f"operator started {fact.count} times"
         case LeaderIs():
             return f"operator leader {fact.replica}"
+        case SecretsMade():
+            return f"{_quantity(fact.over)} secrets made"
+        case InstallsKept():
+            return f"{_quantity(fact.over)} installations kept every secret"
+        case InstallsRefused():
+            return f"{_quantity(fact.over)} installations refused" + (f" ({fact.secret})" if fact.secret else "")
         case _:
             assert_never(fact)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import PurePosixPath
 
-from fleet.contracts.ids import DeploymentName, DeviceId, Slot, Version
+from fleet.contracts.ids import DeploymentName, DeviceId, ObjectName, Slot, Version
 from fleet.contracts.layout import Bucket
 from fleet.contracts.time import Duration
 
@@ -333,6 +333,32 @@ class RotateSigningKeys:
     """The identity provider signs with another key from now on, and publishes the old one no more."""
 
 
+# --- secrets -----------------------------------------------------------------------------------------
+
+
+class SecretDamage(StrEnum):
+    """What becomes of the file of a secret."""
+
+    TRUNCATED = "truncated"
+    """The first half is left."""
+    BIT_FLIPPED = "bit-flipped"
+    """One bit of the value is another one."""
+    EMPTY = "empty"
+    WRONG_MODE = "wrong-mode"
+    """Everybody may read it."""
+    WRONG_OWNER = "wrong-owner"
+    """It belongs to another user."""
+
+
+@dataclass(frozen=True, slots=True)
+class CorruptSecret:
+    """The file of a secret of the installation is damaged, and after `length` put back as it was."""
+
+    secret: ObjectName
+    how: SecretDamage
+    length: Duration
+
+
 OnDevices = (
     CutPower
     | RandomPowerCuts
@@ -355,6 +381,7 @@ Fault = (
     | StopCallout
     | RotateSigningKeys
     | CloneDevice
+    | CorruptSecret
     | WriteBadEntries
     | KillOperator
     | StopOperator

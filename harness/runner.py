@@ -11,7 +11,7 @@ import asyncio
 import time
 import traceback
 from asyncio import Task
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from fleet.contracts.errors import FleetError, IllegalTransition, NotFound, Refused
@@ -19,6 +19,7 @@ from fleet.contracts.ids import DeviceId
 from fleet.contracts.time import ZERO, Duration, Instant
 from harness.checks import watch
 from harness.court import Court
+from harness.invariants.secrets_stay import SecretsStay
 from harness.progress import Progress
 from harness.scenario import Cast
 from harness.schema_faults import KIND, AnyFault, bind, describe, length_of
@@ -26,21 +27,33 @@ from harness.schema_steps import (
     Abort,
     AnyStep,
     Deploy,
+    Install,
     Pause,
     ReEnroll,
     Resume,
     Retry,
     Revoke,
     RotateKey,
+    RotateSecret,
     Undeploy,
     Upgrade,
     Wait,
 )
 from harness.schema_steps import describe as describe_step
 from harness.schema_triggers import Triggered
-from harness.steps import deploy, identity, needs, steer, undeploy, upgrade
+from harness.steps import deploy, identity, needs, secrets, steer, undeploy, upgrade
 from harness.targets.port import TOKEN_LIFE, Logins, Need, Session, Target
-from harness.verdict import Crashed, HarnessBroken, Held, NotApplicable, Stuck, Verdict, reason
+from harness.verdict import (
+    Crashed,
+    HarnessBroken,
+    Held,
+    NotApplicable,
+    Stuck,
+    Verdict,
+    Violated,
+    details,
+    reason,
+)
 from sim.journal import FaultHealed, FaultInjected, Journal, PhaseEntered, StepDone
 
 POLL = Duration.seconds(1)
@@ -110,6 +123,12 @@ def run_scenario(
 
 
 def _result(cast: Cast, target: Target, seed: int, verdict: Verdict, took: float, drive: _Drive | None) -> Result:
+    trail = drive.trail if drive and not isinstance(verdict, Held) else ()
+    timeline = drive.court.timeline.finished() if drive else ()
+    shown = drive.shown_in("\n".join((reason(verdict), details(verdict), *trail, *timeline))) if drive else ()
+    if shown:
+        evidence = f"the report of the run would show the value of {', '.join(shown)}: it is left out"
+        verdict, trail, timeline = Violated(SecretsStay.name, evidence), (), ()
     return Result(
         scenario=cast.scenario.name,
         target=target.name,
@@ -121,8 +140,8 @@ def _result(cast: Cast, target: Target, seed: int, verdict: Verdict, took: float
         events=drive.events if drive else 0,
         journal_sha256=drive.sha256 if drive else "",
         faults_injected=len(drive.happened) if drive else 0,
-        trail=drive.trail if drive and not isinstance(verdict, Held) else (),
-        timeline=drive.court.timeline.finished() if drive else (),
+        trail=trail,
+        timeline=timeline,
     )
 
 
@@ -138,12 +157,16 @@ def _lacks(cast: Cast, target: Target) -> str | None:
     if _outlives_tokens(cast) and Need.TOKENS_THAT_END in target.lacks:
         why = target.lacks[Need.TOKENS_THAT_END]
         return f"target {target.name} has no {Need.TOKENS_THAT_END.value}: {why}"
-    for number, step in enumerate(cast.scenario.steps, 1):
-        for need in needs(step):
+    items = [(f"step {number}", step) for number, step in enumerate(cast.scenario.steps, 1)]
+    return _lacking(target, [*items, *((f"fault {number}", it) for number, it in enumerate(cast.scenario.faults, 1))])
+
+
+def _lacking(target: Target, items: Sequence[tuple[str, AnyStep | AnyFault]]) -> str | None:
+    for named, item in items:
+        for need in needs(item):
             if need in target.lacks:
-                return (
-                    f"step {number} needs {need.value}, which target {target.name} does not have: {target.lacks[need]}"
-                )
+                why = target.lacks[need]
+                return f"{named} needs {need.value}, which target {target.name} does not have: {why}"
     return None
 
 
@@ -217,6 +240,10 @@ class _Drive:
             self._seal()
         return verdict
 
+    def shown_in(self, text: str) -> tuple[str, ...]:
+        """The names of the secrets of the run whose value stands in the text."""
+        return self._session.secrets.shown_in(text)
+
     async def _outcome(self, work: Task[Verdict]) -> Verdict:
         try:
             verdict = await work
@@ -251,6 +278,7 @@ class _Drive:
         self._enter("check")
         await self._stay()
         await self._session.settle()
+        await self._session.secrets.search()
         self.court.finish()
         return self._judgement()
 
@@ -388,6 +416,8 @@ class _Drive:
                 await steer(self._session, step)
             case Revoke() | ReEnroll() | RotateKey():
                 await identity(self._session, step)
+            case Install() | RotateSecret():
+                await secrets(self._session, step)
             case Wait():
                 await self._wait(step)
 

@@ -20,6 +20,7 @@ from pydantic import BaseModel, Field, ValidationError
 from fleet.contracts.errors import InvalidValue
 from fleet.contracts.ids import DeviceId, ObjectName, Version
 from fleet.contracts.time import Duration
+from fleet.secrets.registry import GENERATED
 from harness.releases import Defect, Misbehaviour, ReleasePlan
 from harness.schema_base import (
     EVERY_DEVICE,
@@ -32,6 +33,7 @@ from harness.schema_base import (
     Reference,
     ReleaseRef,
     RolloutRef,
+    SecretRef,
     StepRef,
     TargetDeviceRef,
     exactly_one,
@@ -82,6 +84,8 @@ class Fleet(Part):
     operators: Annotated[int, Field(ge=1, le=9)] = 1
     """Replicas of the operator, numbered from 0. One of them acts at a time."""
     groups: tuple[Group, ...] = ()
+    installs: Annotated[int, Field(ge=1, le=9)] = 1
+    """So many installations make the secrets at the same time when a run is set up; all get the same ones."""
     logins: Logins = Logins.PASSWORD
     """How devices log in: by a `password`, or by a `token` of an identity provider, which an auth callout verifies."""
 
@@ -216,7 +220,8 @@ class Loaded:
         installed = Version(self.scenario.installed)
         self._check_identities()
         logins = self.scenario.fleet.logins
-        plan = FleetPlan(names, tuple(labels.values()), releases, installed, operators, faults, logins)
+        installs = self.scenario.fleet.installs
+        plan = FleetPlan(names, tuple(labels.values()), releases, installed, operators, faults, logins, installs)
         return Cast(self.scenario, plan, groups)
 
     def _groups(self, names: tuple[DeviceId, ...]) -> dict[str, tuple[DeviceId, ...]]:
@@ -290,6 +295,7 @@ def _known(scenario: Scenario, devices: tuple[DeviceId, ...]) -> dict[str, tuple
         ReleaseRef.refers: tuple(release.version for release in scenario.releases),
         DeploymentRef.refers: tuple(step.name for step in scenario.steps if isinstance(step, Deploy)),
         RolloutRef.refers: tuple(step.name for step in scenario.steps if isinstance(step, Upgrade)),
+        SecretRef.refers: tuple(item.name for item in GENERATED),
     }
 
 

@@ -126,6 +126,13 @@ class RolloutRef(Reference, ObjectName):
     refers = "rollout"
 
 
+class SecretRef(Reference, ObjectName):
+    """A secret that the installation makes for itself."""
+
+    __slots__ = ()
+    refers = "secret"
+
+
 class StepRef(int):
     """The number of a step, counted from 1 in file order."""
 

@@ -21,6 +21,7 @@ from harness.schema_base import (
     Part,
     ReleaseRef,
     RolloutRef,
+    SecretRef,
     exactly_one,
 )
 
@@ -28,7 +29,7 @@ _Number = Annotated[int, Field(ge=0)]
 
 
 class Count(Part):
-    """A number of devices: `count` means exactly that many."""
+    """A number of devices, or of whatever else a fact counts: `count` means exactly that many."""
 
     count: _Number | None = None
     at_least: _Number | None = None
@@ -175,7 +176,39 @@ class LeaderIs(Part):
     replica: _Number | Literal["any", "none"]
 
 
-FleetFact = RolloutIs | RolloutCounts | RolloutGroupIs | OperatorIs | OperatorStarts | LeaderIs
+class SecretsMade(Part):
+    """How many secrets the installations of this run have made in all, the one of the set-up included."""
+
+    fact: Literal["secrets-made"]
+    over: Count
+
+
+class InstallsKept(Part):
+    """How many installations made nothing, because every secret stood."""
+
+    fact: Literal["installs-kept"]
+    over: Count
+
+
+class InstallsRefused(Part):
+    """How many installations were refused; with `secret`, with an error that names this one."""
+
+    fact: Literal["installs-refused"]
+    over: Count
+    secret: SecretRef | None = None
+
+
+FleetFact = (
+    RolloutIs
+    | RolloutCounts
+    | RolloutGroupIs
+    | OperatorIs
+    | OperatorStarts
+    | LeaderIs
+    | SecretsMade
+    | InstallsKept
+    | InstallsRefused
+)
 PerDeviceFact = DevicePhaseIs | ReleaseIs | WorkloadIs | UpgradeIs | Quarantined | IsCloned | InvalidEntries
 Fact = Annotated[
     DevicePhaseIs
@@ -190,6 +223,9 @@ Fact = Annotated[
     | RolloutGroupIs
     | OperatorIs
     | OperatorStarts
-    | LeaderIs,
+    | LeaderIs
+    | SecretsMade
+    | InstallsKept
+    | InstallsRefused,
     Field(discriminator="fact"),
 ]

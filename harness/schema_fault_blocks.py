@@ -10,13 +10,14 @@ from pydantic import Field
 from fleet.contracts.errors import InvalidValue
 from fleet.contracts.ids import DeploymentName
 from fleet.contracts.layout import Bucket
-from harness.faults import OF_A_RELEASE, AgentFile, Damage, Direction
+from harness.faults import OF_A_RELEASE, AgentFile, Damage, Direction, SecretDamage
 from harness.schema_base import (
     TRIGGERING,
     DeploymentRef,
     GroupRef,
     Length,
     ReleaseRef,
+    SecretRef,
     SignedLength,
     TargetDeviceRef,
     escaped_bytes,
@@ -351,3 +352,15 @@ class RotateSigningKeys(OnIdentities):
     """The identity provider signs with another key from now on, and publishes the old one no more."""
 
     fault: Literal["rotate-signing-keys"]
+
+
+# --- secrets -----------------------------------------------------------------------------------------
+
+
+class CorruptSecret(Fault):
+    """The file of a secret of the installation is damaged, and after `length` put back as it was."""
+
+    fault: Literal["corrupt-secret"]
+    secret: SecretRef
+    how: SecretDamage
+    length: Length

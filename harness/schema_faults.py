@@ -7,13 +7,14 @@ from typing import Annotated
 
 from pydantic import Field
 
-from fleet.contracts.ids import DeviceId, Slot, Version
+from fleet.contracts.ids import DeviceId, ObjectName, Slot, Version
 from fleet.contracts.time import ZERO, Duration
 from harness import faults
 from harness.schema_base import TRIGGERING, GroupRef, Part, escaped_bytes
 from harness.schema_fault_blocks import (
     BrownOut,
     CloneDevice,
+    CorruptSecret,
     CrashContainer,
     CutPower,
     CutPowerAtOperation,
@@ -76,6 +77,7 @@ AnyFault = (
     | StopCallout
     | RotateSigningKeys
     | CloneDevice
+    | CorruptSecret
 )
 FaultSpec = Annotated[AnyFault, Field(discriminator="fault")]
 
@@ -109,6 +111,7 @@ KIND: dict[type[Part], type[faults.Fault]] = {
     StopCallout: faults.StopCallout,
     RotateSigningKeys: faults.RotateSigningKeys,
     CloneDevice: faults.CloneDevice,
+    CorruptSecret: faults.CorruptSecret,
 }
 """What each block becomes, for asking a target whether it can do it."""
 
@@ -159,6 +162,8 @@ def bind(
             return faults.RotateSigningKeys()
         case CloneDevice():
             return faults.CloneDevice(named[0], spec.length)
+        case CorruptSecret():
+            return faults.CorruptSecret(ObjectName(spec.secret), spec.how, spec.length)
 
 
 _OnDevices = (
@@ -291,6 +296,8 @@ def describe(fault: faults.Fault) -> tuple[str, str]:
             return "rotate-signing-keys", "identity provider"
         case faults.CloneDevice(device, length):
             return f"clone-device for {length}", device
+        case faults.CorruptSecret(secret, how, length):
+            return f"corrupt-secret: {how} for {length}", secret
         case faults.LoseBusTail(down, writes, buckets):
             return f"lose-bus-tail of {writes} writes for {down}", f"bus ({', '.join(buckets)})"
         case _:

@@ -19,6 +19,7 @@ from harness.schema_base import (
     Part,
     ReleaseRef,
     RolloutRef,
+    SecretRef,
     exactly_one,
 )
 from harness.schema_facts import Fact
@@ -177,6 +178,24 @@ class RotateKey(OnIdentity):
     do: Literal["rotate-key"]
 
 
+class Install(_Step):
+    """Run the part of the installation again that makes the secrets that are missing and keeps the others.
+
+    The first one is part of setting a run up. It is refused exactly while a secret is damaged, which ends no run.
+    """
+
+    do: Literal["install"]
+    at_once: Annotated[int, Field(ge=1, le=9)] = 1
+    """So many at the same time."""
+
+
+class RotateSecret(_Step):
+    """Make a new version of a secret. Nobody who uses it is told."""
+
+    do: Literal["rotate-secret"]
+    secret: SecretRef
+
+
 class Wait(_Step):
     """Wait for a `length` of time, or `until` a fact holds, which has to be `within` a time."""
 
@@ -193,7 +212,21 @@ class Wait(_Step):
             raise InvalidValue("until and within go together")
 
 
-AnyStep = Deploy | Undeploy | Upgrade | Pause | Resume | Abort | Retry | Revoke | ReEnroll | RotateKey | Wait
+AnyStep = (
+    Deploy
+    | Undeploy
+    | Upgrade
+    | Pause
+    | Resume
+    | Abort
+    | Retry
+    | Revoke
+    | ReEnroll
+    | RotateKey
+    | Install
+    | RotateSecret
+    | Wait
+)
 Step = Annotated[AnyStep, Field(discriminator="do")]
 
 
@@ -210,6 +243,12 @@ def describe(step: AnyStep) -> str:
             return f"{step.do} {step.rollout}"
         case Revoke() | ReEnroll() | RotateKey():
             return f"{step.do} {step.device}"
+        case Install(at_once=1):
+            return "install"
+        case Install():
+            return f"install, {step.at_once} at once"
+        case RotateSecret():
+            return f"rotate-secret {step.secret}"
         case Wait(length=None):
             assert step.until is not None
             return f"wait until {step.until.fact} holds, within {step.within}"

@@ -23,18 +23,23 @@ from fleet.contracts.objects import (
 from fleet.contracts.podman import Container, PodmanScore
 from fleet.contracts.time import Duration
 from fleet.scores.upgrade import AgentUpgradeScore, interpret, retry, set_run_state
+from harness.faults import SecretDamage
 from harness.scenario import Cast
+from harness.schema_fault_blocks import CorruptSecret
+from harness.schema_faults import AnyFault
 from harness.schema_steps import (
     Abort,
     AnyStep,
     ContainerSpec,
     Deploy,
+    Install,
     Pause,
     ReEnroll,
     Resume,
     Retry,
     Revoke,
     RotateKey,
+    RotateSecret,
     Share,
     Tolerance,
     Undeploy,
@@ -130,9 +135,30 @@ async def _identity(session: Session, step: Revoke | ReEnroll | RotateKey) -> No
             assert_never(step)
 
 
-def needs(step: AnyStep) -> tuple[Need, ...]:
-    """What a step needs of a target that not every one has."""
-    return (Need.TIME_OF_DAY,) if isinstance(step, Upgrade) and step.windows else ()
+async def secrets(session: Session, step: Install | RotateSecret) -> None:
+    """Install again, or rotate a secret, as the commands do."""
+    await _patiently(session, lambda: _secrets(session, step))
+
+
+async def _secrets(session: Session, step: Install | RotateSecret) -> None:
+    match step:
+        case Install():
+            await session.secrets.install(step.at_once)
+        case RotateSecret():
+            await session.secrets.rotate(ObjectName(step.secret))
+        case _:
+            assert_never(step)
+
+
+def needs(item: AnyStep | AnyFault) -> tuple[Need, ...]:
+    """What a step or a fault needs of a target that not every one has."""
+    match item:
+        case Upgrade() if item.windows:
+            return (Need.TIME_OF_DAY,)
+        case CorruptSecret(how=SecretDamage.WRONG_OWNER):
+            return (Need.OTHER_OWNERS,)
+        case _:
+            return ()
 
 
 def _container(spec: ContainerSpec) -> Container:

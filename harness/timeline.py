@@ -15,10 +15,12 @@ from harness.view import FleetView
 from sim.journal import (
     FaultHealed,
     FaultInjected,
+    InstallRefused,
     Journal,
     OperatorEnded,
     OperatorStarted,
     PhaseEntered,
+    SecretsInstalled,
     StepDone,
 )
 
@@ -45,6 +47,10 @@ class Timeline:
         journal.subscribe(FaultHealed, lambda event: self._add(event.at, f"healed: {event.text} on {event.subject}"))
         journal.subscribe(OperatorStarted, lambda event: self._add(event.at, f"operator {event.replica} starts"))
         journal.subscribe(OperatorEnded, lambda event: self._add(event.at, f"operator {event.replica} ends"))
+        journal.subscribe(SecretsInstalled, lambda event: self._add(event.at, _installed(event)))
+        journal.subscribe(
+            InstallRefused, lambda event: self._add(event.at, f"installation {event.number}: {event.reason}")
+        )
 
     def finished(self) -> tuple[str, ...]:
         """All lines, and how many were left out."""
@@ -65,6 +71,10 @@ class Timeline:
             if self._stands.get(name) != stand:
                 self._stands[name] = stand
                 self._add(self._view.now, _told(rollout))
+
+
+def _installed(event: SecretsInstalled) -> str:
+    return f"installation {event.number}: {len(event.made)} secrets made, {len(event.kept)} kept"
 
 
 def _stand(rollout: AgentRollout) -> _Stand:

@@ -88,3 +88,8 @@ def reason(verdict: Verdict) -> str:
             return why
         case _:
             assert_never(verdict)
+
+
+def details(verdict: Verdict) -> str:
+    """The traceback, and whatever else a target knows of an end like this; empty when there is none."""
+    return verdict.traceback if isinstance(verdict, Crashed | HarnessBroken) else ""

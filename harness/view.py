@@ -43,6 +43,7 @@ from sim.journal import (
     CurrentRelease,
     Event,
     HeartbeatStored,
+    InstallRefused,
     Journal,
     KvDeleted,
     KvStored,
@@ -54,6 +55,7 @@ from sim.journal import (
     OperatorStarted,
     PowerCut,
     PowerRestored,
+    SecretsInstalled,
 )
 
 NEVER = Revision(0)
@@ -110,6 +112,12 @@ class FleetView:
         self.operator_starts: dict[int, int] = {}
         self.leader: int | None = None
         """The replica that the lease names, until its process ends."""
+        self.secrets_made = 0
+        """By all installations together."""
+        self.installs_kept = 0
+        """The installations that made nothing."""
+        self.installs_refused: list[str] = []
+        """Why, of each that was."""
         self.version = 0
         """Counts the changes."""
         self.now = Instant(0)
@@ -205,6 +213,8 @@ class FleetView:
         journal.subscribe(PowerCut, self._power_cut)
         journal.subscribe(PowerRestored, self._power_restored)
         journal.subscribe(CopyMade, self._copy_made)
+        journal.subscribe(SecretsInstalled, self._installed)
+        journal.subscribe(InstallRefused, self._install_refused)
 
     def _changed(self, event: Event, device: DeviceId | None) -> None:
         self.now = event.at
@@ -278,6 +288,17 @@ class FleetView:
                 self.rollouts.pop(event.name, None)
             case Deployment.kind_name:
                 self.deployments.pop(event.name, None)
+        self._changed(event, None)
+
+    # --- secrets
+
+    def _installed(self, event: SecretsInstalled) -> None:
+        self.secrets_made += len(event.made)
+        self.installs_kept += not event.made
+        self._changed(event, None)
+
+    def _install_refused(self, event: InstallRefused) -> None:
+        self.installs_refused.append(event.reason)
         self._changed(event, None)
 
     # --- processes and machines

@@ -250,6 +250,16 @@ class DiskImage:
         place.folder.set(place.name, _Link(target))
         self._notify(link)
 
+    def link(self, path: PurePosixPath, other: PurePosixPath) -> None:
+        """A second name for a file. Raises: Conflict when something stands under it; as `read`."""
+        self._change("link", other)
+        place, file = self._place(other, follow=False), self._file(path)
+        if place.node is not None:
+            raise Conflict(f"{other} exists")
+        file.links += 1
+        place.folder.set(place.name, file)
+        self._notify(other)
+
     def read_link(self, link: PurePosixPath) -> PurePosixPath:
         """See `Disk.read_link`."""
         match self._place(link, follow=False).node:
@@ -332,6 +342,16 @@ class DiskImage:
         return max(0, self.capacity - self._used - self._occupied)
 
     # --- what only the virtual world asks --------------------------------------------------------------
+
+    def set_mode(self, path: PurePosixPath, *, private: bool) -> None:
+        """Let its owner alone read a file, or everybody, durably and behind everybody's back. Raises: as `read`."""
+        file = self._file(path)
+        file.executable, file.private = False, private
+        file.sync()
+
+    def is_private(self, path: PurePosixPath) -> bool:
+        """Whether its owner alone can read the file. Follows links. Raises: as `read`."""
+        return self._file(path).private
 
     def is_executable(self, path: PurePosixPath) -> bool:
         """Whether the file can be executed. Follows links. Raises: as `read`."""

@@ -271,6 +271,74 @@ class ForeignRead(Event):
     told: bool
 
 
+@dataclass(frozen=True, slots=True)
+class SecretsInstalled(Event):
+    """An installation that began at `began` made the secrets that were missing, and kept the others. Names only.
+
+    `number` counts installations from 1, in the order in which they began.
+    """
+
+    number: int
+    began: Instant
+    made: tuple[str, ...]
+    kept: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InstallRefused(Event):
+    """An installation that began at `began` was refused because a secret is not as it should be. `reason` is its error.
+
+    `number` as in `SecretsInstalled`.
+    """
+
+    number: int
+    began: Instant
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SecretStands(Event):
+    """How a secret of the installation stands in its place, recorded when that changed. Never with a value.
+
+    `state`: `made` (seen for the first time), `same` (what it was, and can be read again), `changed` (another value),
+    `unreadable`, `gone`.
+    """
+
+    secret: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class SecretRotated(Event):
+    """Somebody asked for a new version of a secret, and it stands."""
+
+    secret: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class SecretDamaged(Event):
+    """A declared fault is about to damage a secret where it is kept."""
+
+    secret: str
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class SecretMended(Event):
+    """What a declared fault did to a secret was undone."""
+
+    secret: str
+
+
+@dataclass(frozen=True, slots=True)
+class SecretShown(Event):
+    """The value of a secret was found where it does not belong. Neither the value nor what stood around it is here."""
+
+    secret: str
+    where: str
+
+
 E = TypeVar("E", bound=Event)
 
 
@@ -286,6 +354,7 @@ class Journal:
         self._chain = hashlib.sha256(self.HEAD)
         self._readers: dict[type[Event], list[Callable[[Event], None]]] = {}
         self._all: list[Callable[[Event], None]] = []
+        self._spelt: list[Callable[[Event, bytes], None]] = []
         self.count = 0
 
     def subscribe(self, kind: type[E], reader: Callable[[E], None]) -> None:
@@ -296,14 +365,21 @@ class Journal:
         """Call `reader` for each later event of any type."""
         self._all.append(reader)
 
+    def subscribe_spelt(self, reader: Callable[[Event, bytes], None]) -> None:
+        """Call `reader` for each later event of any type with its own bytes, after all other readers: it may record."""
+        self._spelt.append(reader)
+
     def record(self, event: Event) -> None:
         """Append an event."""
         self.count += 1
-        self._chain.update(_bytes(event))
+        data = _bytes(event)
+        self._chain.update(data)
         for reader in self._readers.get(type(event), ()):
             reader(event)
         for reader in self._all:
             reader(event)
+        for spelt in self._spelt:
+            spelt(event, data)
 
     def sha256(self) -> str:
         """The chain hash so far: 64 hexadecimal digits."""

@@ -8,9 +8,8 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
@@ -18,22 +17,14 @@ from fleet.adapters.clock import SystemChance, WallClock
 from fleet.adapters.http_client import HttpClient
 from fleet.adapters.nats import NatsBus
 from fleet.adapters.nats_callout import NatsCallout
-from fleet.adapters.nats_jwt import CalloutKeys
-from fleet.adapters.nats_login import PasswordLogin
 from fleet.adapters.zitadel import ZitadelKeys
 from fleet.capabilities.secrets import SecretStore
 from fleet.commands.callout import CalloutConfig, load
 from fleet.contracts.errors import InvalidValue
-from fleet.contracts.ids import ObjectName
-from fleet.contracts.permissions import ENROLMENT, EVERYTHING, REGISTRY_OF_CALLOUT, SYSTEM_OF_CALLOUT, Permissions
 from fleet.identity.callout.service import CalloutCounts, CalloutPorts, run_callout
+from fleet.roots.logins import CALLOUT, CALLOUT_PASSWORD, REGISTRY, SYSTEM, StoredPassword, callout_keys, server_config
 from fleet.roots.secrets import secret_store
-from fleet.scores.nats_server import DEVICES_ACCOUNT, CalloutSection, NatsServerConfig, StaticUser
-
-CALLOUT, REGISTRY, SYSTEM = "callout", "callout-registry", "callout-system"
-"""The users of the callout: where it is asked, where the enrolments are, and in the system's account."""
-_OWN_PASSWORD: Final = ObjectName("nats-callout-password")
-_ISSUER, _XKEY = ObjectName("nats-callout-issuer"), ObjectName("nats-callout-xkey")
+from fleet.scores.nats_server import DEVICES_ACCOUNT
 
 callout_command = typer.Typer(no_args_is_help=True, help="The auth callout, which says who may log in at the bus.")
 
@@ -85,29 +76,13 @@ def callout_server_config(
     print(f"{file} stands")
 
 
-@dataclass(frozen=True, slots=True)
-class StoredPassword:
-    """A LoginSource: a user whose password is in the secret store, read anew at each connection."""
-
-    user: str
-    secret: ObjectName
-    store: SecretStore
-
-    def turned_away(self) -> None:
-        """The password is read anew each time anyway."""
-
-    async def read(self) -> PasswordLogin:
-        """The login now. Raises: FleetError."""
-        return PasswordLogin(self.user, (await self.store.read(self.secret)).value.decode())
-
-
 @asynccontextmanager
 async def callout_ports(config: CalloutConfig, store: SecretStore) -> AsyncIterator[CalloutPorts]:
     """The adapters, connecting, and closed in the end. Raises: what the secret store raises."""
     clock, chance = WallClock(config.pace), SystemChance()
-    keys = await _keys(store)
+    keys = await callout_keys(store)
     asked, registry, system = (
-        NatsBus(config.url, user, StoredPassword(user, _OWN_PASSWORD, store), clock, chance)
+        NatsBus(config.url, user, StoredPassword(user, CALLOUT_PASSWORD, store), clock, chance)
         for user in (CALLOUT, REGISTRY, SYSTEM)
     )
     http = HttpClient(clock)
@@ -121,33 +96,3 @@ async def callout_ports(config: CalloutConfig, store: SecretStore) -> AsyncItera
         for bus in buses:
             await bus.close()
         await http.close()
-
-
-async def server_config(store: SecretStore, folder: str, host: str, port: int) -> NatsServerConfig:
-    """The server that asks this callout, with its static users. Raises: what the secret store raises."""
-    keys = await _keys(store)
-
-    async def user(name: str, secret: str, permissions: Permissions = EVERYTHING) -> StaticUser:
-        return StaticUser(name, (await store.read(ObjectName(secret))).value.decode(), permissions)
-
-    return NatsServerConfig(
-        store=folder,
-        host=host,
-        port=port,
-        users=(
-            await user("admin", "nats-admin-password"),
-            await user("operator", "nats-operator-password"),
-            await user("enrolment", "nats-enrolment-password", ENROLMENT),
-            await user(REGISTRY, _OWN_PASSWORD, REGISTRY_OF_CALLOUT),
-        ),
-        callout=CalloutSection(
-            issuer=keys.issuer,
-            xkey=keys.xkey,
-            users=(await user(CALLOUT, _OWN_PASSWORD),),
-            system_users=(await user(SYSTEM, _OWN_PASSWORD, SYSTEM_OF_CALLOUT),),
-        ),
-    )
-
-
-async def _keys(store: SecretStore) -> CalloutKeys:
-    return CalloutKeys((await store.read(_ISSUER)).value, (await store.read(_XKEY)).value)

@@ -7,6 +7,7 @@ again changes nothing.
 from __future__ import annotations
 
 import base64
+import hmac
 import secrets  # noqa: TID251 - this is where the secrets of an installation are made
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -77,14 +78,57 @@ def generated(name: ObjectName) -> GeneratedSecret:
     raise NotFound(f"no secret is called {name}: there are {', '.join(item.name for item in GENERATED)}")
 
 
-async def ensure_all(store: SecretStore, entropy: Entropy = SYSTEM_ENTROPY) -> tuple[Secret, ...]:
-    """Make what is missing and read the rest, in the order of the registry. Part of every installation.
+@dataclass(frozen=True, slots=True)
+class SecretMade:
+    """There was none, and this installation made it."""
+
+    secret: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class SecretKept:
+    """It stands, from an installation before or beside this one."""
+
+    secret: Secret
+
+
+async def install(store: SecretStore, entropy: Entropy = SYSTEM_ENTROPY) -> tuple[SecretMade | SecretKept, ...]:
+    """Make what is missing and keep the rest, in the order of the registry. Part of every installation.
+
+    All that stand are read before any is made: where one is not as it should be, nothing changes.
 
     Raises: what `SecretStore.ensure` raises, at the first secret that is not as it should be.
     """
-    return tuple([await store.ensure(item.name, partial(item.make, entropy)) for item in GENERATED])
+    for item in GENERATED:
+        await _check(store, item.name)
+    return tuple([await _installed(store, item, entropy) for item in GENERATED])
+
+
+async def ensure_all(store: SecretStore, entropy: Entropy = SYSTEM_ENTROPY) -> tuple[Secret, ...]:
+    """As `install`, for who does not ask what was made."""
+    return tuple(item.secret for item in await install(store, entropy))
 
 
 async def rotate(store: SecretStore, name: ObjectName, last: int, entropy: Entropy = SYSTEM_ENTROPY) -> Secret:
     """A new value after version `last`. Raises: NotFound, and what `SecretStore.rotate` raises."""
     return await store.rotate(name, partial(generated(name).make, entropy), last)
+
+
+async def _check(store: SecretStore, name: ObjectName) -> None:
+    """Raises: what reading it raises, unless there is none."""
+    try:
+        await store.read(name)
+    except NotFound:
+        return
+
+
+async def _installed(store: SecretStore, item: GeneratedSecret, entropy: Entropy) -> SecretMade | SecretKept:
+    made: list[bytes] = []
+
+    def make() -> bytes:
+        made.append(item.make(entropy))
+        return made[-1]
+
+    secret = await store.ensure(item.name, make)
+    is_ours = any(hmac.compare_digest(value, secret.value) for value in made)
+    return SecretMade(secret) if is_ours else SecretKept(secret)

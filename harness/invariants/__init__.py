@@ -1,8 +1,6 @@
 """The invariants: what must hold at every moment of every scenario, whether its file names it or not.
 
 One file each. `ALL` is the registry; a test plants a bug for each entry, and another one finds files missing here.
-That secrets appear nowhere is judged by the tests (`tests/secret_watch.py`), not in every run; that they do not change
-over installations is, too: no scenario installs twice so far.
 """
 
 from __future__ import annotations
@@ -22,6 +20,7 @@ from harness.invariants.operator_never_restarts_because_of_data import OperatorN
 from harness.invariants.quarantined_not_retried import QuarantinedNotRetried
 from harness.invariants.revoked_stay_out import RevokedStayOut
 from harness.invariants.rollout_limits import RolloutLimits
+from harness.invariants.secrets_stay import SecretsStay
 from harness.invariants.slot_stored_first import SlotStoredFirst
 from harness.invariants.stop_only_after_verified import StopOnlyAfterVerified
 from harness.invariants.unaffected_containers_not_restarted import UnaffectedContainersNotRestarted
@@ -43,6 +42,7 @@ ALL: tuple[type[Invariant], ...] = (
     NoLowerRevision,
     RevokedStayOut,
     NoCloneImagined,
+    SecretsStay,
     DesiredEqualsObserved,
 )
 

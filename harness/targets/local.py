@@ -62,6 +62,8 @@ class LocalTarget:
             Need.TIME_OF_DAY: "its run begins at whatever time it is",
             Need.TOKENS_THAT_END: "its provider is not paced, and its tokens last for hours",
         }
+        if os.geteuid() != 0:
+            lacks[Need.OTHER_OWNERS] = "only the superuser can give files away"
         if engine() is None:
             lacks[Need.IDENTITIES] = "neither stand-in for the identity provider can run on this machine"
         return lacks

@@ -14,6 +14,7 @@ from fleet.contracts.time import ZERO, Duration
 from harness.faults import (
     BrownOut,
     CloneDevice,
+    CorruptSecret,
     CrashContainer,
     CutPower,
     CutPowerAtOperation,
@@ -45,6 +46,7 @@ from harness.faults import (
     WriteRaw,
 )
 from harness.targets.bad_writing import write_all
+from harness.targets.installations import Installations
 from harness.targets.local_bus import LocalBus
 from harness.targets.local_cpu import beyond, slow_down
 from harness.targets.local_device import LocalDevice
@@ -96,7 +98,9 @@ class LocalFaults:
         real: Clock,
         pace: float,
         identities: LocalIdentities | None,
+        installations: Installations,
     ) -> None:
+        self._installations = installations
         self._pace = pace
         self._identities = identities
         self._clock = clock
@@ -167,6 +171,8 @@ class LocalFaults:
                 raise InvalidValue(f"this target cannot do {fault}")
             case StopProvider() | StopCallout() | RotateSigningKeys():
                 return await self._identity(fault)
+            case CorruptSecret():
+                return await self._installations.damage(fault)
             case _:
                 assert_never(fault)
 

@@ -32,10 +32,8 @@ from fleet.identity.device_keys import FileDeviceKeys
 from fleet.identity.enrolment import Places
 from fleet.identity.enrolments import Enrolments
 from fleet.identity.keys import RsaKeyMaker
-from fleet.roots.callout import REGISTRY, server_config
-from fleet.secrets.file import FileDocuments
-from fleet.secrets.registry import ensure_all
-from fleet.secrets.store import Secrets
+from fleet.roots.logins import REGISTRY
+from fleet.scores.nats_server import NatsServerConfig
 from harness.targets.idp.install import ENGINES, missing
 from harness.targets.idp.process import IdpProcess, Provider
 from harness.targets.local_process import Child
@@ -58,10 +56,14 @@ class LocalIdentities:
 
     Args:
         roots: the root folder of each device.
+        secrets: the folder of the installation's.
         real: not paced.
     """
 
-    def __init__(self, folder: Path, nats: NatsProcess, roots: Mapping[DeviceId, Path], real: WallClock) -> None:
+    def __init__(
+        self, folder: Path, nats: NatsProcess, roots: Mapping[DeviceId, Path], secrets: Path, real: WallClock
+    ) -> None:
+        self._secrets = secrets
         self._folder = folder / "identities"
         self._nats = nats
         self._roots = roots
@@ -76,12 +78,9 @@ class LocalIdentities:
         """What its programs have said."""
         return [*self._folder.glob("*.log"), *self._folder.glob("idp/*.log")]
 
-    async def prepare(self) -> None:
-        """Make the secrets of the installation, and have the server that starts after this ask the callouts."""
+    def prepare(self, config: NatsServerConfig) -> None:
+        """Have the server that starts after this ask the callouts, as the installation's configuration says."""
         self._folder.mkdir(mode=0o700, parents=True)
-        store = Secrets(FileDocuments(self._folder / "secrets", self._real), self._real)
-        await ensure_all(store)
-        config = await server_config(store, "", "127.0.0.1", -1)
         static = {user.name: User(user.name, user.password, user.permissions) for user in config.users}
         assert config.callout is not None
         self._nats.ask(config.callout, (static[DESK], static[REGISTRY]))
@@ -97,7 +96,7 @@ class LocalIdentities:
         self._idp = IdpProcess(name, self._folder / "idp", self._real)
         self._parts.push_async_callback(self._idp.stop)
         provider = await self._idp.start()
-        secrets = {"store": "file", "folder": "secrets"}
+        secrets = {"store": "file", "folder": str(self._secrets)}
         told = {"url": self._nats.url, "issuer": provider.issuer, "project": provider.project, "secrets": secrets}
         self._config.write_text(json.dumps(told), "utf-8")
         self._parts.push_async_callback(self._stop_callouts)

@@ -41,6 +41,11 @@ class RunFolder:
         """What the operator serves."""
         return self.path / "releases"
 
+    @property
+    def secrets(self) -> Path:
+        """The secrets of the installation."""
+        return self.path / "secrets"
+
     def operator_config(self, replica: str) -> Path:
         """What an operator is given."""
         return self.path / f"{replica}.json"

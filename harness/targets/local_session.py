@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -21,8 +22,12 @@ from fleet.contracts.records import Artefact
 from fleet.contracts.time import Duration
 from fleet.releases.build import BuiltRelease
 from fleet.releases.faulty import SERVED, served_file
+from fleet.roots.logins import server_config
+from fleet.scores.nats_server import NatsServerConfig
+from fleet.secrets.registry import SYSTEM_ENTROPY
 from harness.faults import Fault, FillDisk
 from harness.targets import local_locks, local_mount
+from harness.targets.installations import Installations
 from harness.targets.local_artefacts import DamagedReleases
 from harness.targets.local_bus import LocalBus
 from harness.targets.local_bus_watch import HARNESS
@@ -33,8 +38,9 @@ from harness.targets.local_network import LocalNetwork
 from harness.targets.local_operator import LocalOperator, operator_name
 from harness.targets.local_parts import RunFolder, agent_config, operator_config, set_up_device
 from harness.targets.local_process import free_port
+from harness.targets.local_secret_files import LocalSecretFiles, written
 from harness.targets.nats_process import NatsProcess, User
-from harness.targets.port import FleetPlan, IdentityDesk, Logins
+from harness.targets.port import FleetPlan, IdentityDesk, Logins, SecretDesk
 from sim.journal import Journal
 
 T = TypeVar("T")
@@ -67,7 +73,17 @@ class LocalSession:
         self._damaged = DamagedReleases(folder.releases / SERVED)
         self._parts.push_async_callback(asyncio.to_thread, self._damaged.close)
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._nats = NatsProcess(folder.nats, _users(plan), self._real, free_port())
+        self._installations = Installations(
+            LocalSecretFiles(folder.secrets, self._real),
+            self._journal,
+            self._clock.monotonic,
+            self._real,
+            SYSTEM_ENTROPY,
+        )
+        devices = _device_users(plan)
+        for user in devices:
+            self._installations.search_for.add(f"the password of {user.name}", user.password.encode())
+        self._nats = NatsProcess(folder.nats, devices, self._real, free_port())
         self._identities = self._with_identities() if plan.logins is Logins.TOKEN else None
         self._devices = {device: self._device(device) for device in plan.devices}
         self._up: list[LocalDevice] = []
@@ -87,6 +103,7 @@ class LocalSession:
             self._real,
             pace,
             self._identities,
+            self._installations,
         )
 
     @property
@@ -110,6 +127,11 @@ class LocalSession:
         if self._identities is None:
             raise InvalidValue("the devices of this run log in by passwords")
         return self._identities
+
+    @property
+    def secrets(self) -> SecretDesk:
+        """See `Session.secrets`."""
+        return _Desk(self._installations, self._folder.path)
 
     def artefacts(self, version: Version) -> tuple[Artefact, ...]:
         """See `Session.artefacts`. Raises: NotFound."""
@@ -159,8 +181,11 @@ class LocalSession:
 
     async def _start_bus(self) -> None:
         self._parts.push_async_callback(self._bus.stop)
+        await self._installations.install(self._plan.installs)
+        config = await server_config(self._installations.store, "", "127.0.0.1", -1)
+        self._nats.let_in(_static_users(self._plan, config))
         if self._identities is not None:
-            await self._identities.prepare()
+            self._identities.prepare(config)
         await self._bus.start()
         if self._identities is not None:
             self._parts.push_async_callback(self._identities.stop)
@@ -213,7 +238,7 @@ class LocalSession:
 
     def _with_identities(self) -> LocalIdentities:
         roots = {device: self._folder.device(device) for device in self._plan.devices}
-        return LocalIdentities(self._folder.path, self._nats, roots, self._real)
+        return LocalIdentities(self._folder.path, self._nats, roots, self._folder.secrets, self._real)
 
     def _device(self, device: DeviceId) -> LocalDevice:
         root = self._folder.device(device)
@@ -251,6 +276,8 @@ class LocalSession:
             device.look_at_locks(held)
             if disks:
                 device.look()
+        if disks:
+            self._installations.look()
 
     def _in_background(self, work: Awaitable[None]) -> None:
         """Run it until the session ends. If it fails, so has the target."""
@@ -264,11 +291,39 @@ class LocalSession:
             self._failed.set_exception(error)
 
 
-def _users(plan: FleetPlan) -> tuple[User, ...]:
+def _device_users(plan: FleetPlan) -> tuple[User, ...]:
+    """Devices are given passwords of their own, which are no secrets of the installation."""
     with_password = plan.devices if plan.logins is Logins.PASSWORD else ()
-    own = (User.fresh(device, of_device(device)) for device in with_password)
-    operators = (User.fresh(operator_name(replica)) for replica in range(plan.operators))
-    return (*operators, User.fresh(HARNESS), *own)
+    return tuple(User.fresh(device, of_device(device)) for device in with_password)
+
+
+def _static_users(plan: FleetPlan, config: NatsServerConfig) -> tuple[User, ...]:
+    """The operators, and the harness in the place of whoever looks after the server: with the passwords of these."""
+    passwords = {user.name: user.password for user in config.users}
+    operators = (User(operator_name(replica), passwords["operator"]) for replica in range(plan.operators))
+    return (*operators, User(HARNESS, passwords["admin"]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Desk:
+    """See `SecretDesk`."""
+
+    installations: Installations
+    folder: Path
+
+    async def install(self, at_once: int) -> None:
+        await self.installations.install(at_once)
+
+    async def rotate(self, secret: ObjectName) -> None:
+        await self.installations.rotate(secret)
+
+    async def search(self) -> None:
+        await self.installations.search()
+        for place, content in written(self.folder):
+            self.installations.shown(content, place)
+
+    def shown_in(self, text: str) -> tuple[str, ...]:
+        return self.installations.shown_in(text)
 
 
 def _started(part: T | None) -> T:

@@ -86,10 +86,14 @@ class NatsProcess:
                 return path
         raise NotFound(f"there is no user {name}")
 
+    def let_in(self, users: tuple[User, ...]) -> None:
+        """From the next start on, let these users in as well."""
+        self._users = (*self._users, *users)
+
     def ask(self, callout: CalloutSection, users: tuple[User, ...]) -> None:
         """From the next start on, ask a callout about clients with a token, and let these users in as well."""
         self._callout = callout
-        self._users = (*self._users, *users)
+        self.let_in(users)
 
     async def start(self) -> None:
         """Start it and wait until it answers. Raises: Unavailable; NotFound when no nats-server is installed."""

@@ -13,7 +13,7 @@ from typing import Final, Protocol, TypeVar
 
 from fleet.capabilities.clock import Clock
 from fleet.capabilities.objects import Objects
-from fleet.contracts.ids import DeviceId, Version
+from fleet.contracts.ids import DeviceId, ObjectName, Version
 from fleet.contracts.records import Artefact
 from fleet.contracts.time import Duration
 from harness.faults import Fault
@@ -47,6 +47,8 @@ class FleetPlan:
     """The kinds of fault that will be injected, for a target that has to prepare for one."""
     logins: Logins = Logins.PASSWORD
     """With tokens, there are an identity provider and an auth callout, and every device is enrolled at first."""
+    installs: int = 1
+    """How many installations make the secrets at the same time, before anything else is started."""
 
 
 class IdentityDesk(Protocol):
@@ -65,6 +67,29 @@ class IdentityDesk(Protocol):
 
     async def rotate_key(self, device: DeviceId) -> None:
         """Give it a new key and take the old one away."""
+        ...
+
+
+class SecretDesk(Protocol):
+    """What people who install do with the secrets of the installation, and what the harness knows of them."""
+
+    async def install(self, at_once: int) -> None:
+        """Make those that are missing and keep the others, in so many installations at once; each is journaled.
+
+        Raises: Unavailable, Unknown (again).
+        """
+        ...
+
+    async def rotate(self, secret: ObjectName) -> None:
+        """Make a new version of one. Raises: Conflict, Unavailable, Unknown (again), InvalidValue."""
+        ...
+
+    async def search(self) -> None:
+        """Look for their values in everything the run has written, and journal what was found (`SecretShown`)."""
+        ...
+
+    def shown_in(self, text: str) -> tuple[str, ...]:
+        """The names of those whose value stands in the text."""
         ...
 
 
@@ -89,6 +114,11 @@ class Session(Protocol):
     @property
     def identities(self) -> IdentityDesk:
         """Where devices are revoked and enrolled again. Raises: InvalidValue when they log in by passwords."""
+        ...
+
+    @property
+    def secrets(self) -> SecretDesk:
+        """The secrets that the control plane of this run uses."""
         ...
 
     def artefacts(self, version: Version) -> tuple[Artefact, ...]:
@@ -123,6 +153,7 @@ class Need(Enum):
     TIME_OF_DAY = "a run that begins at a known time of day"
     IDENTITIES = "devices that log in by tokens"
     TOKENS_THAT_END = "tokens that end within the run"
+    OTHER_OWNERS = "files that belong to another user"
 
 
 class Target(Protocol):

@@ -64,7 +64,7 @@ from fleet.contracts.records import (
 )
 from fleet.contracts.time import Duration, Instant
 from harness.faults import Fault, KillOperator, WriteRaw
-from harness.targets.port import FleetPlan, IdentityDesk, Need, Session
+from harness.targets.port import FleetPlan, IdentityDesk, Need, SecretDesk, Session
 from harness.view import fingerprint
 from sim.clock import SimClock
 from sim.journal import (
@@ -320,6 +320,25 @@ class ScriptedObjects:
         self._session.story.store(item)
 
 
+class NoSecrets:
+    """A SecretDesk of an installation that has none."""
+
+    async def install(self, at_once: int) -> None:
+        """See `SecretDesk`."""
+        raise InvalidValue("the scripted fleet has no secrets")
+
+    async def rotate(self, secret: ObjectName) -> None:
+        """See `SecretDesk`."""
+        raise InvalidValue("the scripted fleet has no secrets")
+
+    async def search(self) -> None:
+        """See `SecretDesk`."""
+
+    def shown_in(self, text: str) -> tuple[str, ...]:
+        """See `SecretDesk`."""
+        return ()
+
+
 class ScriptedSession:
     """A fleet that does what it should, unless `bend` says otherwise."""
 
@@ -339,6 +358,10 @@ class ScriptedSession:
     @property
     def identities(self) -> IdentityDesk:
         raise InvalidValue("the scripted devices have no identities")
+
+    @property
+    def secrets(self) -> SecretDesk:
+        return NoSecrets()
 
     def artefacts(self, version: Version) -> tuple[Artefact, ...]:
         return (artefact_of(version),)

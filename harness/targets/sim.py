@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, TypeVar
 
 from agent.staging import install_first
@@ -17,14 +18,19 @@ from fleet.contracts.objects import Device, Metadata
 from fleet.contracts.permissions import EVERYTHING, of_device
 from fleet.contracts.records import Artefact
 from fleet.contracts.time import Duration
+from fleet.roots.logins import server_config
+from fleet.secrets.documents import Documents
+from fleet.secrets.registry import Entropy
 from harness.faults import Fault
 from harness.targets import sim_releases
-from harness.targets.port import FleetPlan, IdentityDesk, Logins, Need, Session
+from harness.targets.installations import PROGRAMS, Installations
+from harness.targets.port import FleetPlan, IdentityDesk, Logins, Need, SecretDesk, Session
 from harness.targets.sim_device import UPLINK, Surroundings, VirtualDevice
 from harness.targets.sim_faults import CANNOT, SimFaults
 from harness.targets.sim_identities import VirtualIdentities
-from harness.targets.sim_observer import Observer
+from harness.targets.sim_observer import OPERATOR, Observer
 from harness.targets.sim_operator import CLUSTER_LINK, VirtualOperator, operator_name
+from harness.targets.sim_secret_files import FarDocuments, VirtualSecretFiles
 from harness.targets.sim_taps import Tap
 from sim.artefacts import ArtefactServer
 from sim.clock import SimClock
@@ -40,6 +46,8 @@ T = TypeVar("T")
 
 _UNHEARD: Final = logging.NullHandler()
 """What the virtual programs log is for whoever listens for it. Without anybody it is not for standard error."""
+_DISTANCE: Final = (Duration.millis(5), Duration.millis(50))
+"""How long a place of secrets that is not on the same machine takes to answer."""
 BRING_UP: Final = Duration.seconds(60)
 """The power of all devices comes on within this time, so that a fleet does not boot in step."""
 
@@ -65,13 +73,17 @@ class SimTarget:
 
     def run(self, plan: FleetPlan, seed: int, main: Callable[[Session], Awaitable[T]]) -> T:
         """See `Target.run`. Virtual time; a program that ends by an exception of its own ends the run with it."""
-        for program in ("agent", "fleet"):
+        for program in PROGRAMS:
             logging.getLogger(program).addHandler(_UNHEARD)
         with World(seed) as world:
             return world.run(self._within(world, plan, main))
 
     async def _within(self, world: World, plan: FleetPlan, main: Callable[[Session], Awaitable[T]]) -> T:
         session = SimSession(world, plan, self._tap)
+        with session.installations.listening():
+            return await self._until_crashed(session, main)
+
+    async def _until_crashed(self, session: SimSession, main: Callable[[Session], Awaitable[T]]) -> T:
         running = asyncio.ensure_future(main(session))
         crashed = asyncio.ensure_future(session.crashed())
         await asyncio.wait((running, crashed), return_when=asyncio.FIRST_COMPLETED)
@@ -98,6 +110,15 @@ class SimSession:
         self._releases = {item.version: sim_releases.build(item) for item in plan.releases}
         self._journal = Journal()
         self._clock = SimClock(world.loop)
+        self._secret_files = VirtualSecretFiles(self._clock)
+        self.installations = Installations(
+            self._secret_files,
+            self._journal,
+            world.now,
+            self._clock,
+            _entropy(world),
+            partial(_far, world, self._clock),
+        )
         self._crash: asyncio.Future[BaseException] = world.loop.create_future()
         self._nats, self._objects, around = self._control_plane()
         self._identities = around.identities
@@ -128,6 +149,11 @@ class SimSession:
             raise InvalidValue("the devices of this run log in by passwords")
         return self._identities
 
+    @property
+    def secrets(self) -> SecretDesk:
+        """See `Session.secrets`."""
+        return self.installations
+
     async def crashed(self) -> None:
         """Raises what a program died of, when one does."""
         raise await self._crash
@@ -138,6 +164,8 @@ class SimSession:
 
     async def start(self) -> None:
         """See `Session.start`. Devices are powered on over `BRING_UP`, in an order that the seed decides."""
+        await self.installations.install(self._plan.installs)
+        await self._let_in()
         for operator in self._operators:
             operator.start()
         for device, labels in zip(self._plan.devices, self._plan.labels, strict=True):
@@ -172,8 +200,6 @@ class SimSession:
         nats = NatsServer(world.kernel, world.network)
         for bucket in BUCKETS:
             nats.ensure_bucket(bucket)
-        for node in operators:
-            nats.permit(node, EVERYTHING)
         if self._plan.logins is Logins.PASSWORD:
             for device in self._plan.devices:
                 nats.permit(device, of_device(device))
@@ -187,10 +213,20 @@ class SimSession:
         registry = Registry(world.network, "registry")
         identities = None
         if self._plan.logins is Logins.TOKEN:
-            identities = VirtualIdentities(world, nats, CLUSTER_LINK, self._disk_of, self._program_crashed)
-        crashed = self._program_crashed
-        around = Surroundings(world, nats, releases, registry, self._journal, crashed, self._tap, identities)
+            store = self.installations.store
+            identities = VirtualIdentities(world, nats, CLUSTER_LINK, self._disk_of, store, self._program_crashed)
+        made, crashed = self.installations, self._program_crashed
+        around = Surroundings(world, nats, releases, registry, self._journal, made, crashed, self._tap, identities)
         return nats, objects, around
+
+    async def _let_in(self) -> None:
+        """Configure the bus: whom it lets in with which password, as an installation's configuration says."""
+        config = await server_config(self.installations.store, "", "127.0.0.1", -1)
+        operator = next(user for user in config.users if user.name == OPERATOR)
+        for number in range(self._plan.operators):
+            self._nats.permit(operator_name(number), EVERYTHING, operator.password)
+        if self._identities is not None:
+            self._identities.let_in(config)
 
     def _disk_of(self, device: DeviceId) -> DiskImage:
         return self._devices[device].disk
@@ -198,6 +234,22 @@ class SimSession:
     def _program_crashed(self, error: BaseException) -> None:
         if not self._crash.done():
             self._crash.set_result(error)
+
+
+def _entropy(world: World) -> Entropy:
+    """What secrets are made from: a stream of its own."""
+    stream = world.streams.stream("secrets/entropy")
+    return lambda count: bytes(stream.randrange(256) for _ in range(count))
+
+
+def _far(world: World, clock: Clock, documents: Documents) -> Documents:
+    """Documents of a place that takes some time to answer, another one each time."""
+    chance = SimChance(world.streams.stream("secrets/distance"))
+
+    async def pause() -> None:
+        await clock.sleep(chance.between(*_DISTANCE))
+
+    return FarDocuments(documents, pause)
 
 
 class _Always:

@@ -23,6 +23,7 @@ from harness.faults import AgentFile, Damage
 from harness.releases import Defect
 from harness.targets import sim_releases
 from harness.targets.device_files import damaged, places
+from harness.targets.installations import Installations
 from harness.targets.sim_files import VirtualFiles
 from harness.targets.sim_identities import VirtualIdentities
 from harness.targets.sim_taps import PowerProbe, Probe, Tap, tap_agent, tap_image
@@ -75,6 +76,8 @@ class Surroundings:
     releases: ArtefactServer
     registry: Registry
     journal: Journal
+    installations: Installations
+    """Where the programs of the control plane have their secrets from."""
     crashed: Callable[[BaseException], None]
     """Told of the exception that a program ended by."""
     tap: Tap | None = None

@@ -16,6 +16,7 @@ from fleet.contracts.time import Duration
 from harness.faults import (
     BrownOut,
     CloneDevice,
+    CorruptSecret,
     CrashContainer,
     CutPower,
     CutPowerAtOperation,
@@ -133,6 +134,8 @@ class SimFaults:
                 return None
             case CloneDevice(device):
                 return self._clone(device)
+            case CorruptSecret():
+                return await self._around.installations.damage(fault)
             case FreezeOperator():
                 raise InvalidValue(f"this target cannot do {fault}")
             case _:

@@ -11,22 +11,27 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from fleet.adapters.nats_jwt import CalloutKeys
 from fleet.adapters.token_login import TokenLoginSource
 from fleet.adapters.zitadel import ZitadelKeys, ZitadelMint
 from fleet.adapters.zitadel_admin import ZitadelAdmin, read_admin_key
 from fleet.adapters.zitadel_exchange import Exchange
 from fleet.capabilities.clock import Clock
-from fleet.contracts.errors import NotFound
+from fleet.capabilities.secrets import SecretStore
+from fleet.contracts.errors import FleetError, NotFound
 from fleet.contracts.ids import DeviceId
 from fleet.contracts.permissions import EVERYTHING
-from fleet.contracts.time import Instant
+from fleet.contracts.time import Duration, Instant
 from fleet.identity import enrolment
 from fleet.identity.auth import DeviceEnrollmentIntent
 from fleet.identity.callout.service import CalloutPorts, run_callout
 from fleet.identity.callout.tokens import TokenRules
 from fleet.identity.enrolment import Places
 from fleet.identity.enrolments import Enrolments
+from fleet.roots.logins import CALLOUT_PASSWORD, ENROLMENT_PASSWORD, REGISTRY, callout_keys
+from fleet.scores.nats_server import NatsServerConfig
 from harness.targets.sim_device_keys import SimDeviceKeys, SimTokenFile, auth_on, key_on
+from harness.targets.sim_secret_files import stored_password
 from sim.clock import SimClock
 from sim.disk import DiskImage
 from sim.http import HttpServers, SimHttp
@@ -40,6 +45,8 @@ from sim.random import SimChance
 from sim.world import World
 
 ISSUER: Final = "http://idp.test"
+BACK_OFF: Final = Duration.seconds(10)
+"""A container that ended by itself is started again after this: the kubelet's first back-off, as it documents it."""
 PROVIDER, DESK = "idp", "enrolment"
 CALLOUTS: Final = ("callout-0", "callout-1")
 
@@ -50,6 +57,7 @@ class VirtualIdentities:
     Args:
         link: of the cluster's nodes.
         disks: answers a device's disk.
+        store: where the callouts and the desk have their secrets from.
         crashed: told of the exception that a program ended by.
     """
 
@@ -59,18 +67,18 @@ class VirtualIdentities:
         nats: NatsServer,
         link: Link,
         disks: Callable[[DeviceId], DiskImage],
+        store: SecretStore,
         crashed: Callable[[BaseException], None],
     ) -> None:
         self._world = world
         self._nats = nats
         self._disks = disks
+        self._store = store
         self._crashed = crashed
         self._clock = SimClock(world.loop)
         self._servers = HttpServers(world.network)
         for node in (PROVIDER, DESK, *CALLOUTS):
             world.network.add_node(node, link)
-        for client in (DESK, *CALLOUTS):
-            nats.permit(client, EVERYTHING)
         nats.callouts = Callouts(world.kernel, world.network, nats.host, self._clock)
         self._idp = SimIdp(ISSUER, self._clock, SimKeyMaker(world.streams.stream("keys/provider")))
         self._server = self._servers.add(ISSUER, PROVIDER, self._idp.handle)
@@ -86,11 +94,22 @@ class VirtualIdentities:
         source = TokenLoginSource(partial(auth_on, disk), mint, clock, SimTokenFile(disk, clock))
         return SimLogin(source, clock, self._world.kernel)
 
+    def let_in(self, config: NatsServerConfig) -> None:
+        """Configure the server: the users that there are beside operators and devices, and whom it asks."""
+        passwords = {user.name: user.password for user in config.users}
+        self._nats.permit(DESK, EVERYTHING, passwords[DESK])
+        for name in CALLOUTS:
+            self._nats.permit(name, EVERYTHING, passwords[REGISTRY])
+        assert self._nats.callouts is not None
+        assert config.callout is not None
+        self._nats.callouts.keys = config.callout.issuer, config.callout.xkey
+
     async def start(self, devices: tuple[DeviceId, ...]) -> None:
         """Start the callouts, and enrol the devices, one after the other."""
         self.start_callouts()
         outside = _Outside(self._crashed)
-        bus = SimBus(self._nats, DESK, DESK, outside, self._chance(DESK))
+        login = stored_password(self._store, DESK, ENROLMENT_PASSWORD)
+        bus = SimBus(self._nats, DESK, DESK, outside, self._chance(DESK), read_password=login)
         http = SimHttp(self._servers, DESK, outside, self._clock)
         exchange = Exchange(http, self._clock, ISSUER)
         key = read_admin_key("the provider's", self._idp.admin_key)
@@ -152,16 +171,26 @@ class VirtualIdentities:
         self._server.up = True
 
     async def _callout(self, name: str, process: Process) -> int:
-        bus = SimBus(self._nats, name, name, process, self._chance(name))
+        own = await self._keys_of_callout()
+        login = stored_password(self._store, name, CALLOUT_PASSWORD)
+        bus = SimBus(self._nats, name, name, process, self._chance(name), read_password=login)
         callouts = self._nats.callouts
         assert callouts is not None
-        wire = SimCallout(callouts, name, process, lambda: self._nats.up)
+        wire = SimCallout(callouts, name, process, lambda: self._nats.up, (own.issuer, own.xkey))
         keys = ZitadelKeys(SimHttp(self._servers, name, process, self._clock), self._clock, ISSUER)
         try:
             await run_callout(CalloutPorts(self._clock, wire, bus, keys), self._rules, process.stop)
         finally:
             await bus.close()
         return 0
+
+    async def _keys_of_callout(self) -> CalloutKeys:
+        """A callout ends when it cannot read its keys, and is started again: here that is one process."""
+        while True:
+            try:
+                return await callout_keys(self._store)
+            except FleetError:
+                await self._clock.sleep(BACK_OFF)
 
     def _ended(self, process: Process, code: int) -> None:
         del self._programs[process.name]

@@ -9,7 +9,9 @@ from fleet.contracts.ids import ObjectName
 from fleet.contracts.time import ZERO, Duration
 from fleet.operator.loop import run_operator
 from fleet.operator.ports import OperatorConfig, OperatorPorts
+from fleet.roots.logins import OPERATOR_PASSWORD
 from harness.targets.sim_device import Surroundings
+from harness.targets.sim_secret_files import stored_password
 from harness.targets.sim_taps import tap_operator
 from sim.clock import SimClock
 from sim.journal import OperatorEnded, OperatorStarted
@@ -72,7 +74,8 @@ class VirtualOperator:
         self._process.terminate()
 
     async def _main(self, process: Process) -> int:
-        bus = SimBus(self._around.nats, self.name, self.name, process, self._chance)
+        login = stored_password(self._around.installations.store, self.name, OPERATOR_PASSWORD)
+        bus = SimBus(self._around.nats, self.name, self.name, process, self._chance, read_password=login)
         ports = OperatorPorts(clock=self._clock, chance=self._chance, bus=bus, objects=self._objects)
         probe = self._around.probe("operator", "", process)
         if probe is not None:

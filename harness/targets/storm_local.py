@@ -18,7 +18,7 @@ from fleet.contracts import layout
 from fleet.contracts.ids import DeviceId
 from fleet.contracts.layout import BUCKETS, Bucket
 from fleet.contracts.time import Duration, Instant
-from fleet.roots.callout import REGISTRY, server_config
+from fleet.roots.logins import REGISTRY, server_config
 from fleet.secrets.file import FileDocuments
 from fleet.secrets.registry import ensure_all
 from fleet.secrets.store import Secrets

@@ -5,7 +5,8 @@ no second try. Without an answer within the server's limit the client is sent aw
 An answer that comes later finds nobody. A connection ends when the token it came with does, and when it is cut; in both
 cases the client learns nothing but the end.
 
-Not modelled: signatures and seals, and what goes wrong with keys of the callout that do not fit the configuration.
+A program whose keys are not those that the server was configured with cannot open its question, and its answers are
+not believed: the server hears nothing from it. Not modelled: the signatures and seals themselves.
 """
 
 from __future__ import annotations
@@ -47,6 +48,12 @@ ReadToken = Callable[[], Awaitable[TokenText]]
 """Where a client gets its token, at each connection anew. Raises: FleetError."""
 
 
+PublicKeys = tuple[str, str]
+"""The public halves of the callout's issuer and of its xkey."""
+ReadPassword = Callable[[], Awaitable[str]]
+"""Where a client gets its password, at each connection anew. Raises: FleetError."""
+
+
 class Member(Protocol):
     """A connection of the server, as far as its login is concerned."""
 
@@ -73,6 +80,8 @@ class Callouts:
         self.network = network
         self.host = host
         self._clock = clock
+        self.keys: PublicKeys | None = None
+        """What the server was configured with; None: it believes whoever it asks."""
         self._group: list[SimCallout] = []
         self._asked = 0
         self._members: dict[int, tuple[Member, Admission]] = {}
@@ -189,9 +198,21 @@ class Owner(Protocol):
 
 
 class SimCallout:
-    """The CalloutWire port of one program on one node. Made inside its process."""
+    """The CalloutWire port of one program on one node. Made inside its process.
 
-    def __init__(self, callouts: Callouts, host: str, process: Owner, is_up: Callable[[], bool]) -> None:
+    Args:
+        keys: those that the program has; None where the server asks for none.
+    """
+
+    def __init__(
+        self,
+        callouts: Callouts,
+        host: str,
+        process: Owner,
+        is_up: Callable[[], bool],
+        keys: PublicKeys | None = None,
+    ) -> None:
+        self._keys = keys
         self._callouts = callouts
         self._process = process
         self._is_up = is_up
@@ -229,7 +250,7 @@ class SimCallout:
         self._to.send(_QUESTION, self._take, question)
 
     def _take(self, question: SimQuestion) -> None:
-        if self._handler is None or not self._process.alive:
+        if self._handler is None or not self._process.alive or self._keys != self._callouts.keys:
             return
         question.answer = lambda decision: self._back.send(_ANSWER, question.decide, decision)
         try:

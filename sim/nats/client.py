@@ -19,7 +19,7 @@ from fleet.contracts.keys import check_key, check_subject, check_value
 from fleet.contracts.layout import Bucket
 from fleet.contracts.time import Duration, Instant
 from sim.kernel import Call
-from sim.nats.auth import ReadToken
+from sim.nats.auth import ReadPassword, ReadToken
 from sim.nats.pipe import Message, Pipe
 from sim.nats.server import NatsServer, Session, Ticket
 from sim.nats.subjects import republished_patterns
@@ -108,6 +108,7 @@ class SimBus:
         read_token: where its token comes from, whose end is on the kernel's clock; None when the server knows the
             client by its name, as if by a password.
         turned_away: told each time that the server did not accept a token.
+        read_password: where its password comes from, at each connection anew; None when it has none to show.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class SimBus:
         timings: BusTimings = BusTimings(),
         read_token: ReadToken | None = None,
         turned_away: Callable[[], None] = lambda: None,
+        read_password: ReadPassword | None = None,
     ) -> None:
         self.name = name
         self.process = process
@@ -146,6 +148,7 @@ class SimBus:
         self._context = copy_context()
         self._read_token = read_token
         self._turned_away = turned_away
+        self._read_password = read_password
         self._reading: asyncio.Task[None] | None = None
         self._token_expires = Instant(0)
         self._renewal: Call | None = None
@@ -185,6 +188,7 @@ class SimBus:
             self._timings,
             self._read_token,
             self._turned_away,
+            self._read_password,
         )
         other.on_session(lambda: settle(True))
         limit = self._kernel.after(self._timings.answer, settle, False)
@@ -414,12 +418,26 @@ class SimBus:
         if self._closed or not self.process.alive:
             return
         self._attempt += 1
-        if self._read_token is None:
-            self._dialling = self._kernel.after(self._timings.dial, self._dial_later)
-            self._up.send(_HANDSHAKE, self._knock, self._attempt)
-        else:
+        if self._read_token is not None:
             work = self._dial_by_token(self._read_token, self._attempt)
             self._reading = self._context.run(self._loop.create_task, work)
+        elif self._read_password is not None:
+            work = self._dial_by_password(self._read_password, self._attempt)
+            self._reading = self._context.run(self._loop.create_task, work)
+        else:
+            self._dialling = self._kernel.after(self._timings.dial, self._dial_later)
+            self._up.send(_HANDSHAKE, self._knock, self._attempt, None)
+
+    async def _dial_by_password(self, read_password: ReadPassword, attempt: int) -> None:
+        try:
+            password = await read_password()
+        except FleetError:
+            if attempt == self._attempt:
+                self._dial_later()
+            return
+        if attempt == self._attempt and not self._closed:
+            self._dialling = self._kernel.after(self._timings.dial, self._dial_later)
+            self._up.send(_HANDSHAKE, self._knock, attempt, password)
 
     async def _dial_by_token(self, read_token: ReadToken, attempt: int) -> None:
         try:
@@ -440,10 +458,10 @@ class SimBus:
         except FleetError:
             self._down.send(_FRAME, self.refused, attempt)
 
-    def _knock(self, attempt: int) -> None:
+    def _knock(self, attempt: int, password: str | None) -> None:
         """At the server: a connection request has arrived."""
         try:
-            session = self._server.connect(self.name, self, attempt, self._host)
+            session = self._server.connect(self.name, self, attempt, self._host, password)
         except FleetError:
             self._down.send(_FRAME, self.refused, attempt)
             return

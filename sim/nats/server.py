@@ -307,6 +307,7 @@ class NatsServer:
         """Who is asked about clients with a token; None when such clients are refused."""
         self._stores: dict[Bucket, KvStore] = {}
         self._permissions: dict[str, Permissions] = {}
+        self._passwords: dict[str, str] = {}
         self._observers: tuple[Observer, ...] = ()
         self._clients_at: dict[str, dict[Client, None]] = {}
         network.on_change(self._link_changed)
@@ -317,9 +318,11 @@ class NatsServer:
         if store.spec != spec:
             raise Refused(f"bucket {spec.bucket} exists with another configuration")
 
-    def permit(self, client: str, permissions: Permissions) -> None:
-        """Let a client in, with these permissions from its next connection on."""
+    def permit(self, client: str, permissions: Permissions, password: str | None = None) -> None:
+        """Let a client in, with these permissions from its next connection on. With a password: only with that one."""
         self._permissions[client] = permissions
+        if password is not None:
+            self._passwords[client] = password
 
     def permissions(self, client: str) -> Permissions:
         """What a client may do. Raises: Refused for an unknown one."""
@@ -404,14 +407,16 @@ class NatsServer:
         """Tell it no more."""
         self._clients_at.get(host, {}).pop(client, None)
 
-    def connect(self, name: str, client: Client, attempt: int, host: str) -> Session:
+    def connect(self, name: str, client: Client, attempt: int, host: str, password: str | None = None) -> Session:
         """A client's connection request arrived; `attempt` is the client's own number for it.
 
         Raises:
-            Unavailable: the server is down. Refused: unknown client.
+            Unavailable: the server is down. Refused: unknown client, or another password.
         """
         if not self.up:
             raise Unavailable("connection refused")
+        if self._passwords.get(name, password) != password:
+            raise Refused("Authorization Violation")
         return self._session(name, client, attempt, host, self.permissions(name))
 
     def connect_by_token(self, name: str, token: str, client: Client, attempt: int, host: str) -> None:

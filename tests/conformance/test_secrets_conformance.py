@@ -12,7 +12,7 @@ from fleet.capabilities.secrets import LARGEST_VALUE, Make, SecretSeen, SecretUn
 from fleet.contracts.errors import Conflict, InvalidValue, NotFound, Refused, TooLarge
 from fleet.contracts.ids import ObjectName
 from fleet.contracts.time import Duration
-from fleet.secrets.registry import GENERATED, ensure_all
+from fleet.secrets.registry import GENERATED, SecretMade, ensure_all, install
 from fleet.secrets.store import Secrets
 from tests.conformance.secret_labs import ADDRESS, LABS, Lab, is_real_openbao_named
 
@@ -197,3 +197,22 @@ async def test_stores_that_race_to_install_agree(lab: Lab) -> None:
     async with lab.clock.timeout(Duration.seconds(30)):
         installed = await asyncio.gather(*(ensure_all(store(lab)) for _ in range(4)))
     assert len(set(installed)) == 1
+
+
+@story
+async def test_of_installations_that_race_one_says_that_it_made_a_secret(lab: Lab) -> None:
+    async with lab.clock.timeout(Duration.seconds(30)):
+        installed = await asyncio.gather(*(install(store(lab)) for _ in range(4)))
+    made = [item.secret.name for each in installed for item in each if isinstance(item, SecretMade)]
+    assert sorted(made) == [item.name for item in GENERATED]
+    assert not any(isinstance(item, SecretMade) for item in await install(store(lab)))
+
+
+@story
+async def test_an_installation_makes_nothing_beside_a_damaged_secret(lab: Lab) -> None:
+    last = GENERATED[-1]
+    await store(lab).ensure(last.name, lambda: b"the only one so far")
+    await lab.damage(last.name)
+    with pytest.raises(InvalidValue, match=last.name):
+        await install(store(lab))
+    assert await store(lab).names() == (last.name,)

@@ -61,6 +61,7 @@ from sim.journal import (
     FaultInjected,
     FileDamaged,
     ForeignRead,
+    InstallRefused,
     Journal,
     KvDeleted,
     KvStored,
@@ -75,6 +76,12 @@ from sim.journal import (
     ReleasesOnDisk,
     ReleasesUnsettled,
     RequestSent,
+    SecretDamaged,
+    SecretMended,
+    SecretRotated,
+    SecretShown,
+    SecretsInstalled,
+    SecretStands,
 )
 
 SCENARIO: Final = """\
@@ -175,6 +182,9 @@ def make(kind: type[Invariant], more: str = "") -> Bench:
 
 
 Tale = Callable[[Bench], None]
+
+
+SECRET: Final = "idp-master-key"
 
 
 @dataclass(frozen=True)
@@ -786,6 +796,76 @@ def as_desired(bench: Bench) -> None:
     bench.finish()
 
 
+def first_installation(bench: Bench) -> None:
+    bench.journal.record(SecretStands(bench.now, SECRET, "made"))
+    bench.journal.record(SecretsInstalled(bench.now, 1, bench.now, (SECRET,), ()))
+    bench.wait(Duration.seconds(1))
+
+
+def installed_again(bench: Bench) -> None:
+    first_installation(bench)
+    bench.journal.record(SecretRotated(bench.now, SECRET, 2))
+    bench.journal.record(SecretsInstalled(bench.now, 2, bench.now, (), (SECRET,)))
+
+
+def made_twice(bench: Bench) -> None:
+    first_installation(bench)
+    bench.journal.record(SecretsInstalled(bench.now, 2, bench.now, (SECRET,), ()))
+
+
+def changed_by_nobody(bench: Bench) -> None:
+    first_installation(bench)
+    bench.journal.record(SecretStands(bench.now, SECRET, "changed"))
+
+
+def secret_gone(bench: Bench) -> None:
+    first_installation(bench)
+    bench.journal.record(SecretStands(bench.now, SECRET, "gone"))
+
+
+def unreadable_by_itself(bench: Bench) -> None:
+    first_installation(bench)
+    bench.journal.record(SecretStands(bench.now, SECRET, "unreadable"))
+
+
+def damaged(bench: Bench) -> Instant:
+    """Damages the secret, and answers when an installation that begins a second later does."""
+    first_installation(bench)
+    bench.journal.record(SecretDamaged(bench.now, SECRET, "empty"))
+    bench.journal.record(SecretStands(bench.now, SECRET, "unreadable"))
+    bench.wait(Duration.seconds(1))
+    return bench.now
+
+
+def damaged_and_mended(bench: Bench) -> None:
+    began = damaged(bench)
+    bench.journal.record(InstallRefused(bench.now, 2, began, f"the secret in {SECRET}.json is damaged"))
+    bench.wait(Duration.seconds(1))
+    began = bench.now
+    bench.wait(Duration.seconds(1))
+    bench.journal.record(SecretStands(bench.now, SECRET, "same"))
+    bench.journal.record(SecretMended(bench.now, SECRET))
+    bench.journal.record(SecretsInstalled(bench.now, 3, began, (), (SECRET,)))
+
+
+def damaged_and_accepted(bench: Bench) -> None:
+    bench.journal.record(SecretsInstalled(bench.now, 2, damaged(bench), (), (SECRET,)))
+
+
+def refused_without_naming(bench: Bench) -> None:
+    bench.journal.record(InstallRefused(bench.now, 2, damaged(bench), "something is wrong"))
+
+
+def refused_for_nothing(bench: Bench) -> None:
+    first_installation(bench)
+    bench.journal.record(InstallRefused(bench.now, 2, bench.now, f"the secret in {SECRET}.json is damaged"))
+
+
+def shown_in_a_log(bench: Bench) -> None:
+    first_installation(bench)
+    bench.journal.record(SecretShown(bench.now, SECRET, "the log of fleet"))
+
+
 PLANTS: Final = (
     Plant("current-link-complete", torn_link, "leads to no complete release: no manifest", moved_link),
     Plant(
@@ -868,6 +948,14 @@ PLANTS: Final = (
         containers_on_both,
     ),
     Plant("revoked-stay-out", revoked_and_there, "device-001 wrote info/device-001", revoked_and_gone),
+    Plant("secrets-stay", made_twice, "installation 2 made idp-master-key anew", installed_again),
+    Plant("secrets-stay", changed_by_nobody, "idp-master-key is changed, and nobody asked", damaged_and_mended),
+    Plant("secrets-stay", secret_gone, "idp-master-key is gone", damaged_and_mended),
+    Plant("secrets-stay", unreadable_by_itself, "unreadable, and nothing has damaged it", damaged_and_mended),
+    Plant("secrets-stay", damaged_and_accepted, "took the damaged idp-master-key for good", damaged_and_mended),
+    Plant("secrets-stay", refused_without_naming, "was refused (something is wrong)", damaged_and_mended),
+    Plant("secrets-stay", refused_for_nothing, "no secret is damaged", installed_again),
+    Plant("secrets-stay", shown_in_a_log, "idp-master-key appears in the log of fleet", installed_again),
     Plant("one-operator-acts", standby_desires, "wrote device-001.agent while operator-0 held", leader_acts),
     Plant("one-operator-acts", standby_deletes, "operator-1 wrote device-001.workload.web", leader_acts),
     Plant("one-operator-acts", old_leader_stops, "operator-0 sent a request on fleet.stop", leader_acts),

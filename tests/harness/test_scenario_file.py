@@ -245,6 +245,7 @@ EXAMPLES = {
     "stop-callout": 'length = "5m"',
     "rotate-signing-keys": "",
     "clone-device": 'device = "device-001"\nlength = "20m"',
+    "corrupt-secret": 'secret = "nats-callout-xkey"\nhow = "bit-flipped"\nlength = "5m"',
     "lose-bus-tail": 'down = "5s"\nwrites = 10\nbuckets = ["desired"]',
 }
 """One block of each fault."""
@@ -293,6 +294,7 @@ def test_there_is_an_example_of_every_fault() -> None:
         ("brown-out", '"2s"', '"0s"', "greater than 0"),
         ("disk-read-errors", '"/var/lib"', '"var/lib"', "should match pattern"),
         ("crash-container", '"web"', '"wbe"', "did you mean 'web'?"),
+        ("corrupt-secret", "callout-xkey", "callout-key", "did you mean 'nats-callout-xkey'?"),
     ],
 )
 def test_what_is_wrong_with_a_fault_is_said(kind: str, old: str, new: str, expected: str) -> None:

@@ -46,6 +46,7 @@ class Bug:
     `scenario`: a file below `scenarios/`, or the text of one. `caught_by`: rules that may catch it: invariants,
     `CHECK`, `STUCK`, `CRASHED`. `cut`: crash at the first operation of this name (`power …`, `kill …`; `kill! …` for
     the operator), or with `#2` behind it at the second one, because without a crash the bug does not show.
+    `shows_secrets`: the bug is that it does, so that the tests see it, too.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Bug:
     plant: Callable[[Patch], None]
     devices: int = 3
     cut: str = ""
+    shows_secrets: bool = False
 
     @property
     def stage(self) -> tuple[str, int, str]:

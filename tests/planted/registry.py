@@ -11,6 +11,7 @@ from tests.planted import (
     operator_bugs,
     order_bugs,
     rollout_bugs,
+    secret_bugs,
     workload_bugs,
     world_bugs,
 )
@@ -25,6 +26,7 @@ _ROOMS: Final = (
     rollout_bugs,
     world_bugs,
     identity_bugs,
+    secret_bugs,
 )
 
 ROOMS: Final[dict[str, tuple[Bug, ...]]] = {room.__name__: room.BUGS for room in _ROOMS}

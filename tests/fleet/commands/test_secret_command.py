@@ -37,8 +37,9 @@ def fleet(config: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def test_from_installation_to_rotation(tmp_path: Path) -> None:
     config = configured(tmp_path, {"store": "file", "folder": "secrets"})
     assert fleet(config, "list").returncode == 1, "everything is missing"
-    for _ in range(2):
-        assert fleet(config, "prepare").stdout == f"{len(GENERATED)} secrets stand\n"
+    count = len(GENERATED)
+    for done in (f"{count} made, 0 kept", f"0 made, {count} kept"):
+        assert fleet(config, "prepare").stdout == f"{count} secrets stand: {done}\n"
     before = {path.name: path.read_bytes() for path in (tmp_path / "secrets").iterdir()}
     listed = fleet(config, "list", "--json")
     assert listed.returncode == 0, listed

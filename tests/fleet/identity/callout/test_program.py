@@ -21,7 +21,7 @@ from fleet.contracts.ids import DeviceId
 from fleet.contracts.layout import BUCKETS
 from fleet.contracts.records import Admitted, Enrolment
 from fleet.contracts.time import Duration, Instant
-from fleet.roots.callout import server_config
+from fleet.roots.logins import server_config
 from fleet.secrets.file import FileDocuments
 from fleet.secrets.registry import ensure_all
 from fleet.secrets.store import Secrets
