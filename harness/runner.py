@@ -29,6 +29,7 @@ from harness.schema_steps import (
     Deploy,
     Install,
     Pause,
+    Reconcile,
     ReEnroll,
     Resume,
     Retry,
@@ -414,7 +415,7 @@ class _Drive:
                 await upgrade(self._session, self._cast, step)
             case Pause() | Resume() | Abort() | Retry():
                 await steer(self._session, step)
-            case Revoke() | ReEnroll() | RotateKey():
+            case Revoke() | ReEnroll() | RotateKey() | Reconcile():
                 await identity(self._session, step)
             case Install() | RotateSecret():
                 await secrets(self._session, step)

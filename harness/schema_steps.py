@@ -155,24 +155,26 @@ class Retry(_Step):
 
 
 class OnIdentity(_Step):
-    """Base of the steps about the identity of one device: they need `fleet.logins = "token"`."""
+    """Base of the steps about identities: they need `fleet.logins = "token"`."""
 
+
+class _OnOneIdentity(OnIdentity):
     device: DeviceRef
 
 
-class Revoke(OnIdentity):
+class Revoke(_OnOneIdentity):
     """Let a device in no more, and cut its connection off."""
 
     do: Literal["revoke"]
 
 
-class ReEnroll(OnIdentity):
+class ReEnroll(_OnOneIdentity):
     """Give a device that was revoked a new identity, and let it in again."""
 
     do: Literal["re-enroll"]
 
 
-class RotateKey(OnIdentity):
+class RotateKey(_OnOneIdentity):
     """Give a device a new key, and take the old one away from it."""
 
     do: Literal["rotate-key"]
@@ -194,6 +196,12 @@ class RotateSecret(_Step):
 
     do: Literal["rotate-secret"]
     secret: SecretRef
+
+
+class Reconcile(OnIdentity):
+    """Bring the enrolments on the bus back into line with the identity provider."""
+
+    do: Literal["reconcile"]
 
 
 class Wait(_Step):
@@ -223,6 +231,7 @@ AnyStep = (
     | Revoke
     | ReEnroll
     | RotateKey
+    | Reconcile
     | Install
     | RotateSecret
     | Wait
@@ -243,6 +252,8 @@ def describe(step: AnyStep) -> str:
             return f"{step.do} {step.rollout}"
         case Revoke() | ReEnroll() | RotateKey():
             return f"{step.do} {step.device}"
+        case Reconcile():
+            return "reconcile the enrolments with the provider"
         case Install(at_once=1):
             return "install"
         case Install():

@@ -34,6 +34,7 @@ from harness.schema_steps import (
     Deploy,
     Install,
     Pause,
+    Reconcile,
     ReEnroll,
     Resume,
     Retry,
@@ -117,20 +118,22 @@ async def _steered(session: Session, step: Pause | Resume | Abort | Retry) -> ob
             assert_never(step)
 
 
-async def identity(session: Session, step: Revoke | ReEnroll | RotateKey) -> None:
-    """Revoke a device, enrol it again, or give it a new key, as the commands do."""
+async def identity(session: Session, step: Revoke | ReEnroll | RotateKey | Reconcile) -> None:
+    """Revoke a device, enrol it again, give it a new key, or look after all enrolments, as the commands do."""
     await _patiently(session, lambda: _identity(session, step))
 
 
-async def _identity(session: Session, step: Revoke | ReEnroll | RotateKey) -> None:
-    device = DeviceId(step.device)
+async def _identity(session: Session, step: Revoke | ReEnroll | RotateKey | Reconcile) -> None:
+    desk = session.identities
     match step:
         case Revoke():
-            await session.identities.revoke(device)
+            await desk.revoke(DeviceId(step.device))
         case ReEnroll():
-            await session.identities.re_enroll(device)
+            await desk.re_enroll(DeviceId(step.device))
         case RotateKey():
-            await session.identities.rotate_key(device)
+            await desk.rotate_key(DeviceId(step.device))
+        case Reconcile():
+            await desk.reconcile()
         case _:
             assert_never(step)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +23,8 @@ from fleet.contracts.time import Instant
 
 SCOPES: Final = ("openid", shapes.OWN_API)
 DESCRIPTION: Final = "A device of the fleet."
+PAGE: Final = 500
+MACHINE: Final = "TYPE_MACHINE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +56,16 @@ class ZitadelAdmin:
         key: the administrator's; it needs the permission to write users (`ORG_USER_MANAGER`).
         organization: the one that device users are made in.
         project: the one that roles are granted in.
+        page: how many are asked for at once where all are listed, 1,000 at most.
     """
 
-    def __init__(self, exchange: Exchange, key: AdminKey, organization: str, project: str) -> None:
+    def __init__(self, exchange: Exchange, key: AdminKey, organization: str, project: str, page: int = PAGE) -> None:
         self._exchange = exchange
         self._account = Account(key.user, key.key, SCOPES)
         self._private = key.private
         self._organization = organization
         self._project = project
+        self._page = page
         self._token: Token | None = None
 
     async def now(self) -> Instant:
@@ -88,6 +92,16 @@ class ZitadelAdmin:
             if user.get("username") == device:
                 return self._user(user)
         raise NotFound(f"the provider knows no user {device}")
+
+    async def device_users(self, role: str) -> tuple[MachineUser, ...]:
+        """As the port says. Who is made or removed while the pages are read may be left out."""
+        wanted: Json = {"queries": [{"projectIdQuery": {"projectId": self._project}}]}
+        grants = [item async for item in self._pages(shapes.LIST_GRANTS, wanted)]
+        holders = {grant.get("userId") for grant in grants if role in _list(grant.get("roleKeys"))}
+        queries = [{"organizationIdQuery": {"organizationId": self._organization}}, {"typeQuery": {"type": MACHINE}}]
+        sorted_by_name = {"queries": queries, "sortingColumn": "USER_FIELD_NAME_USER_NAME"}
+        users = [self._user(item) async for item in self._pages(shapes.LIST_USERS, sorted_by_name)]
+        return tuple(sorted((user for user in users if user.id in holders), key=lambda user: user.name))
 
     async def use_jwt_tokens(self, user: MachineUser) -> None:
         """As the port says."""
@@ -166,6 +180,18 @@ class ZitadelAdmin:
         active = fields.get("state") == "USER_STATE_ACTIVE"
         state = AccountState.ACTIVE if active else AccountState.INACTIVE
         return MachineUser(self._text(fields, "userId"), name, state, machine.get("accessTokenType") == JWT_TOKENS)
+
+    async def _pages(self, shape: Shape, fields: Json) -> AsyncIterator[Json]:
+        """Every object of a listing. The provider may give fewer at once than it is asked for."""
+        offset = 0
+        while True:
+            query = {"offset": str(offset), "limit": self._page, "asc": True}
+            page = tuple(_items(await self._ask(shape, {**fields, "query": query})))
+            for item in page:
+                yield item
+            if not page:
+                return
+            offset += len(page)
 
     async def _ask(self, shape: Shape, fields: Json, places: Mapping[str, str] | None = None) -> Json:
         """With the token at hand, and once more with a fresh one: the provider may have forgotten the one we hold."""

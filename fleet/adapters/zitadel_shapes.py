@@ -139,6 +139,20 @@ FIND_USER: Final = Shape(
     ("result[].userId", "result[].username", "result[].state", "result[].machine"),
     by_admin=True,
 )
+LIST_USERS: Final = Shape(
+    "list the machine users",
+    "POST",
+    f"{_USERS}/ListUsers",
+    {
+        "query": "{offset: 0, limit: 500, asc: true}",
+        "sortingColumn": "USER_FIELD_NAME_USER_NAME",
+        "queries": "[{organizationIdQuery: …}, {typeQuery: {type: TYPE_MACHINE}}]",
+    },
+    Encoding.JSON,
+    ("result[].userId", "result[].username", "result[].state", "result[].machine"),
+    by_admin=True,
+    note="In pages: without a limit the provider takes one of its own, and says nothing of the rest.",
+)
 GET_USER: Final = Shape(
     "read a user",
     "POST",
@@ -214,6 +228,16 @@ FIND_GRANTS: Final = Shape(
     ("result[].id", "result[].roleKeys"),
     by_admin=True,
 )
+LIST_GRANTS: Final = Shape(
+    "list a project's grants",
+    "POST",
+    "/management/v1/users/grants/_search",
+    {"query": "{offset: 0, limit: 500, asc: true}", "queries": "[{projectIdQuery: {projectId: …}}]"},
+    Encoding.JSON,
+    ("result[].userId", "result[].roleKeys"),
+    by_admin=True,
+    note="In pages, as the users.",
+)
 CHANGE_GRANT: Final = Shape(
     "change a grant",
     "PUT",
@@ -255,6 +279,7 @@ TABLE: Final = (
     DEVICE_TOKEN,
     CREATE_USER,
     FIND_USER,
+    LIST_USERS,
     GET_USER,
     SET_TOKEN_TYPE,
     ADD_KEY,
@@ -262,6 +287,7 @@ TABLE: Final = (
     REMOVE_KEY,
     GRANT_ROLE,
     FIND_GRANTS,
+    LIST_GRANTS,
     CHANGE_GRANT,
     DEACTIVATE,
     REACTIVATE,

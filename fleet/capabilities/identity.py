@@ -88,6 +88,10 @@ class IdentityProvider(Protocol):
         """The machine user of that name. Raises: NotFound."""
         ...
 
+    async def device_users(self, role: str) -> tuple[MachineUser, ...]:
+        """Every machine user that has that role of the project, by name; those that are refused as well."""
+        ...
+
     async def use_jwt_tokens(self, user: MachineUser) -> None:
         """Have its access tokens be JWTs, and read back that they are. Raises: Refused when they are not."""
         ...

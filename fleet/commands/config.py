@@ -11,7 +11,7 @@ from fleet.contracts.auth import Name, Url
 from fleet.contracts.errors import InvalidValue
 from fleet.contracts.ids import Frozen, ObjectName
 from fleet.contracts.time import Instant
-from fleet.identity.auth import KeyInFile, KeyInSecret
+from fleet.identity.auth import DEVICE_ROLE, KeyInFile, KeyInSecret
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 KvPath = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]+(?:/[a-zA-Z0-9_-]+)*$", max_length=200)]
@@ -105,7 +105,7 @@ class IdentityConfig(Frozen):
     issuer: Url
     organization: Name
     project: Name
-    role: Name = "fleet-device"
+    role: Name = DEVICE_ROLE
     admin: Annotated[KeyInFile | KeyInSecret, Field(discriminator="kept")]
     app: Name | None = None
 

@@ -1,4 +1,4 @@
-"""`fleet device list`: which user of the provider each device is, and whether it is let in."""
+"""What `fleet device list` and `fleet device reconcile` show: who is which device, and whether it is let in."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.table import Table
 
 from fleet.contracts.records import Admitted, Enrolment, Revoked
 from fleet.identity.enrolments import Enrolments
+from fleet.identity.reconcile import Admit, Finding, Reconciled, Refuse, Unclear
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,31 @@ def show(seen: EnrolmentList, console: Console) -> None:
         console.print(table)
     else:
         console.print("no device is enrolled")
+
+
+def show_reconciled(seen: Reconciled, only_looked: bool, console: Console) -> None:
+    """Print what was found, and what was made of it."""
+    table = Table("device", "found", "done", box=None, pad_edge=False, header_style="bold")
+    for finding in seen.findings:
+        found, done = _told(finding)
+        table.add_row(finding.device, found, "nothing: only looked" if only_looked else done)
+    for key, reason in seen.unreadable:
+        table.add_row(escape(key), f"[red]unreadable[/]: {escape(reason)}", "nothing: delete it or repair it")
+    if table.row_count:
+        console.print(table)
+    console.print(f"{seen.agreed} devices stand on the bus as they do at the provider")
+
+
+def _told(finding: Finding) -> tuple[str, str]:
+    match finding:
+        case Admit():
+            return "the provider lets it in, the bus does not know it", "admitted, with tokens from now on"
+        case Refuse():
+            return "the provider has it deactivated, the bus does not say so", "revoked"
+        case Unclear(advice=advice):
+            return escape(advice), "nothing"
+        case _:
+            assert_never(finding)
 
 
 def standing(record: Enrolment) -> tuple[str, str, str]:

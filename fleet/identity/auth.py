@@ -7,13 +7,16 @@ configuration, and only enrolment makes one.
 from __future__ import annotations
 
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from fleet.contracts.auth import Name, Url
 from fleet.contracts.ids import DeviceId, Frozen, ObjectName
 from fleet.contracts.time import Duration
+
+DEVICE_ROLE: Final = "fleet-device"
+"""The role of a device in the provider's project, where nothing else is said."""
 
 
 class DeviceEnrollmentIntent(Frozen):
@@ -30,7 +33,7 @@ class DeviceEnrollmentIntent(Frozen):
     device: DeviceId
     issuer: Url
     project: Name
-    role: Name = "fleet-device"
+    role: Name = DEVICE_ROLE
     key_lifetime: Duration = Duration.minutes(60 * 24 * 365)
 
 

@@ -115,11 +115,11 @@ async def re_enroll(intent: DeviceEnrollmentIntent, keys: DeviceKeys, places: Pl
     """Admit a device again, with another key; nothing that it had before is good any more, on whatever card it is.
 
     Raises:
-        NotFound: it was never enrolled. Otherwise as the ports.
+        NotFound: neither the bus nor the provider knows it. Otherwise as the ports.
     """
     found = await places.enrolments.read(intent.device)
     if found.record is None:
-        raise NotFound(f"device {intent.device} was never enrolled: `fleet device enroll` does that")
+        await _known_to_the_provider(intent.device, places)
     user = await _user(intent, places)
     await places.idp.reactivate(user.id)
     fresh = await _proven(intent, user, keys, places, alone=True)
@@ -133,6 +133,14 @@ async def _enrolled(device: DeviceId, places: Places) -> Enrolment:
     if record is None:
         raise NotFound(f"device {device} was never enrolled: `fleet device enroll` does that")
     return record
+
+
+async def _known_to_the_provider(device: DeviceId, places: Places) -> None:
+    """A store of the bus that is older than the enrolment has lost its record."""
+    try:
+        await places.idp.find_device_user(device)
+    except NotFound:
+        raise NotFound(f"device {device} was never enrolled: `fleet device enroll` does that") from None
 
 
 async def _user(intent: DeviceEnrollmentIntent, places: Places) -> MachineUser:

@@ -1,4 +1,4 @@
-"""The commands about identities: `fleet device enroll`, `list`, `revoke`, `rotate-key`, `re-enroll`; `fleet login`."""
+"""The commands about identities: `fleet login`, and of `fleet device` all but `show` and `create`."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from fleet.identity.device_keys import FOLDER, FileDeviceKeys
 from fleet.identity.enrolment import Places, re_enroll, revoke, rotate_key
 from fleet.identity.enrolments import Enrolments
 from fleet.identity.keys import RsaKeyMaker
+from fleet.identity.reconcile import Reconciled, Unclear, reconcile
 from fleet.roots.bus import Connection, with_connection
 from fleet.roots.secrets import secret_store
 from fleet.scores.enroll import DeviceAlreadyEnrolled, DeviceEnrolled, FleetDeviceEnrollScore, interpret
@@ -63,6 +64,7 @@ def register(device_command: typer.Typer, command: typer.Typer) -> None:
     device_command.command("revoke")(_revoke)
     device_command.command("rotate-key")(_rotate)
     device_command.command("re-enroll")(_re_enroll)
+    device_command.command("reconcile")(_reconcile)
     command.command("login")(_login)
 
 
@@ -113,6 +115,27 @@ def _revoke(
 
     DeviceId(name)
     _with_places(load(config), Path("/"), work)
+
+
+def _reconcile(
+    config: ConfigFile,
+    only_look: Annotated[bool, typer.Option("--only-look", help="Say what is; change nothing.")] = False,
+) -> None:
+    """After the bus was restored from an older store: admit and revoke what the provider knows and the bus does not.
+
+    Exits with 1 while anything is left that only a person can decide.
+    """
+    told = load(config)
+    found: list[Reconciled] = []
+
+    async def work(made: Connection, places: Places) -> None:
+        found.append(await reconcile(places.idp, places.enrolments, _identity(told).role, only_look))
+
+    _with_places(told, Path("/"), work)
+    (seen,) = found
+    fleet_enrolments.show_reconciled(seen, only_look, Console())
+    if seen.unreadable or any(isinstance(finding, Unclear) for finding in seen.findings):
+        raise typer.Exit(1)
 
 
 def _list(

@@ -27,11 +27,12 @@ from fleet.contracts.errors import NotFound, Refused, Unavailable
 from fleet.contracts.ids import DeviceId
 from fleet.contracts.time import Duration
 from fleet.identity import enrolment
-from fleet.identity.auth import DeviceEnrollmentIntent
+from fleet.identity.auth import DEVICE_ROLE, DeviceEnrollmentIntent
 from fleet.identity.device_keys import FileDeviceKeys
 from fleet.identity.enrolment import Places
 from fleet.identity.enrolments import Enrolments
 from fleet.identity.keys import RsaKeyMaker
+from fleet.identity.reconcile import reconcile
 from fleet.roots.logins import REGISTRY
 from fleet.scores.nats_server import NatsServerConfig
 from harness.targets.idp.install import ENGINES, missing
@@ -124,6 +125,11 @@ class LocalIdentities:
     async def rotate_key(self, device: DeviceId) -> None:
         """See `IdentityDesk`."""
         await enrolment.rotate_key(self._open().intent(device), self._keys(device), self._places(device))
+
+    async def reconcile(self) -> None:
+        """See `IdentityDesk`."""
+        desk = self._open()
+        await reconcile(desk.admin, desk.enrolments, DEVICE_ROLE)
 
     # --- faults
 

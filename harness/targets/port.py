@@ -69,6 +69,10 @@ class IdentityDesk(Protocol):
         """Give it a new key and take the old one away."""
         ...
 
+    async def reconcile(self) -> None:
+        """Bring the enrolments of all devices into line with the provider. Raises also: Conflict."""
+        ...
+
 
 class SecretDesk(Protocol):
     """What people who install do with the secrets of the installation, and what the harness knows of them."""

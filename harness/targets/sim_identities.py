@@ -23,11 +23,12 @@ from fleet.contracts.ids import DeviceId
 from fleet.contracts.permissions import EVERYTHING
 from fleet.contracts.time import Duration, Instant
 from fleet.identity import enrolment
-from fleet.identity.auth import DeviceEnrollmentIntent
+from fleet.identity.auth import DEVICE_ROLE, DeviceEnrollmentIntent
 from fleet.identity.callout.service import CalloutPorts, run_callout
 from fleet.identity.callout.tokens import TokenRules
 from fleet.identity.enrolment import Places
 from fleet.identity.enrolments import Enrolments
+from fleet.identity.reconcile import reconcile
 from fleet.roots.logins import CALLOUT_PASSWORD, ENROLMENT_PASSWORD, REGISTRY, callout_keys
 from fleet.scores.nats_server import NatsServerConfig
 from harness.targets.sim_device_keys import SimDeviceKeys, SimTokenFile, auth_on, key_on
@@ -135,6 +136,11 @@ class VirtualIdentities:
     async def rotate_key(self, device: DeviceId) -> None:
         """See `IdentityDesk`."""
         await enrolment.rotate_key(self._intent(device), self._device_keys(device), self._places(device))
+
+    async def reconcile(self) -> None:
+        """See `IdentityDesk`."""
+        assert self._desk is not None
+        await reconcile(self._desk.admin, self._desk.enrolments, DEVICE_ROLE)
 
     # --- faults
 

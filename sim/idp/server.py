@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Final
@@ -27,6 +27,8 @@ JWT_TOKENS: Final = "ACCESS_TOKEN_TYPE_JWT"
 TOKEN_LIFE: Final = Duration.minutes(12 * 60)
 CODE_LIFE: Final = Duration.minutes(5)
 _USERS: Final = "/zitadel.user.v2.UserService/"
+_USUAL_PAGE: Final = 100
+_LARGEST_PAGE: Final = 1000
 
 
 class _Answer(Exception):
@@ -196,8 +198,12 @@ class SimIdp:
         return {"id": self.accounts.create(str(body["username"])).id}
 
     def _list(self, body: Mapping[str, object]) -> Json:
+        users = sorted(self.accounts.users.values(), key=lambda user: user.name)
+        if _asks(body, "typeQuery"):
+            wanted = _query(body, "queries", "typeQuery")["type"] == "TYPE_MACHINE"
+            return {"result": _page(body, [_shown(user) for user in users if user.is_machine is wanted])}
         named = _query(body, "queries", "userNameQuery")["userName"]
-        return {"result": [_shown(user) for user in self.accounts.users.values() if user.name == named]}
+        return {"result": [_shown(user) for user in users if user.name == named]}
 
     def _add_key(self, body: Mapping[str, object]) -> Json:
         expires = datetime.strptime(str(body["expirationDate"]), "%Y-%m-%dT%H:%M:%S%z")
@@ -231,12 +237,17 @@ class SimIdp:
         return {}
 
     def _grants(self, body: Mapping[str, object]) -> Json:
-        user = self.accounts.users.get(str(_query(body, "queries", "userIdQuery")["userId"]))
         project = str(_query(body, "queries", "projectIdQuery")["projectId"])
-        if user is None or project not in user.grants:
-            return {}
-        number, roles = user.grants[project]
-        return {"result": [{"id": number, "projectId": project, "roleKeys": list(roles)}]}
+        users = list(self.accounts.users.values())
+        if _asks(body, "userIdQuery"):
+            wanted = _query(body, "queries", "userIdQuery")["userId"]
+            users = [user for user in users if user.id == wanted]
+        held = [(user, *user.grants[project]) for user in users if project in user.grants]
+        shown = [
+            {"id": number, "userId": user.id, "projectId": project, "roleKeys": list(roles)}
+            for user, number, roles in held
+        ]
+        return {"result": _page(body, shown)} if shown else {}
 
     def _decide(self, number: str, body: Mapping[str, object]) -> Json:
         code = self.codes.of_number(number)
@@ -267,6 +278,20 @@ def _query(body: Mapping[str, object], queries: str, name: str) -> Mapping[str, 
             found: Mapping[str, object] = query[name]
             return found
     raise KeyError(name)
+
+
+def _asks(body: Mapping[str, object], name: str) -> bool:
+    """Whether there is a query of that kind."""
+    listed = body["queries"]
+    return isinstance(listed, list) and any(isinstance(query, dict) and name in query for query in listed)
+
+
+def _page(body: Mapping[str, object], found: Sequence[Json]) -> Sequence[Json]:
+    """The part that is asked for, of a hundred at most where nothing says how many. Numbers of 64 bits are text."""
+    query = body.get("query")
+    asked = query if isinstance(query, dict) else {}
+    offset, limit = int(str(asked.get("offset", "0"))), int(str(asked.get("limit", "0"))) or _USUAL_PAGE
+    return found[offset : offset + min(limit, _LARGEST_PAGE)]
 
 
 def _roles(body: Mapping[str, object]) -> tuple[str, ...]:

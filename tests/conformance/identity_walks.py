@@ -77,6 +77,10 @@ class Walk:
         user = await self._admin.find_device_user(self._names[self._chance.randrange(2)])
         return f"{user.state} {user.has_jwt_tokens}"
 
+    async def _list(self) -> str:
+        listed = await self._admin.device_users(_ROLES[self._chance.randrange(2)])
+        return " ".join(f"{user.name in self._names[:1]} {user.state}" for user in listed if user.name in self._names)
+
     async def _use_jwt(self) -> str:
         await self._admin.use_jwt_tokens(self._device().user)
         return "done"
@@ -131,6 +135,7 @@ class Walk:
 OPERATIONS: Final[dict[str, Callable[[Walk], Awaitable[str]]]] = {
     "create a user": Walk._create,
     "look up a user": Walk._find,
+    "list the devices": Walk._list,
     "have JWT tokens": Walk._use_jwt,
     "add a key": Walk._add_key,
     "list keys": Walk._list_keys,

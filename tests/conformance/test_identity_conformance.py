@@ -223,6 +223,24 @@ async def test_a_key_ends_by_its_date(lab: Lab) -> None:
 
 
 @story
+async def test_the_devices_are_all_users_with_the_role_page_by_page(lab: Lab) -> None:
+    listing = ZitadelAdmin(lab.exchange(), lab.admin_key, lab.organization, lab.project, page=2)
+    role = f"role-of-{lab.device()}"
+    assert await listing.device_users(role) == ()
+    devices = [await lab.enrolled(role) for _ in range(5)]
+    await lab.enrolled("fleet-other")
+    await lab.enrolled(None)
+    await devices[1].admin.grant_role(devices[1].user.id, "fleet-other")
+    await devices[3].admin.deactivate(devices[3].user.id)
+    found = await listing.device_users(role)
+    assert [user.id for user in found] == [one.user.id for one in sorted(devices, key=lambda one: one.user.name)]
+    refused = [user.id for user in found if user.state is AccountState.INACTIVE]
+    assert refused == [devices[3].user.id]
+    assert all(user.has_jwt_tokens for user in found)
+    assert await lab.admin().device_users(role) == found
+
+
+@story
 async def test_a_deactivated_user_gets_no_token_until_it_is_reactivated(lab: Lab) -> None:
     who = await lab.enrolled()
     for _ in range(2):

@@ -16,11 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from fleet.adapters.clock import WallClock
+from fleet.adapters.clock import SystemChance, WallClock
 from fleet.adapters.http_client import HttpClient
+from fleet.adapters.nats import NatsBus, PasswordFile
 from fleet.adapters.token_login import TokenFile, TokenLoginSource, auth_in_file
 from fleet.adapters.zitadel import ZitadelMint, key_below
 from fleet.contracts.errors import NotPermitted
+from fleet.contracts.layout import Bucket
+from fleet.contracts.time import Duration
 from harness.targets.idp.install import missing
 from harness.targets.idp.process import IdpProcess, Provider
 from harness.targets.nats_process import NatsProcess, User
@@ -43,6 +46,7 @@ class Place:
     folder: Path
     provider: Provider
     clock: WallClock
+    server: NatsProcess
 
     async def logs_in(self) -> bool:
         """Whether the device on the card gets a token that can be verified offline."""
@@ -70,7 +74,7 @@ async def place(folder: Path) -> AsyncIterator[Place]:
         (folder / "fleet.json").write_text(json.dumps(config(server, provider)), encoding="utf-8")
         (folder / "card" / "etc").mkdir(parents=True)
         await follow(folder, "fleet bus prepare --config fleet.json")
-        yield Place(folder, provider, clock)
+        yield Place(folder, provider, clock, server)
     finally:
         await idp.stop()
         await server.stop()
@@ -119,6 +123,42 @@ def test_the_identity_of_a_device_is_shown(tmp_path: Path) -> None:
             assert [record["device"] for record in listed["devices"]] == ["pi-1"]
 
     asyncio.run(tell())
+
+
+def test_after_a_restore_the_provider_says_who_is_who(tmp_path: Path) -> None:
+    async def tell() -> None:
+        async with place(tmp_path) as here:
+            for command in ("enroll pi-1 --root card", "list"):
+                told = await follow(here.folder, f"fleet device {command} --config fleet.json")
+            await forget(here, "pi-1")
+            looked = await follow(here.folder, "fleet device reconcile --only-look --config fleet.json")
+            assert "the bus does not know it" in looked
+            assert "only looked" in looked
+            assert "no device is enrolled" in await follow(here.folder, "fleet device list --config fleet.json")
+            assert "admitted" in await follow(here.folder, "fleet device reconcile --config fleet.json")
+            again = await follow(here.folder, "fleet device list --config fleet.json")
+            assert without_ids(again) == without_ids(told)
+            await follow(here.folder, "fleet device revoke pi-1 --config fleet.json")
+            await forget(here, "pi-1")
+            assert "revoked" in await follow(here.folder, "fleet device reconcile --config fleet.json")
+            assert "revoked" in await follow(here.folder, "fleet device list --config fleet.json")
+            await here.server.store_raw("enrolment", Bucket.IDENTITY, b"pi-1", b"garbage")
+            with pytest.raises(AssertionError):  # it exits with 1: a person has to look
+                await follow(here.folder, "fleet device reconcile --config fleet.json")
+
+    asyncio.run(tell())
+
+
+async def forget(here: Place, device: str) -> None:
+    """The store that was restored is from before the device's record."""
+    bus = NatsBus(
+        here.server.url, "enrolment", PasswordFile(here.server.login("enrolment")), here.clock, SystemChance()
+    )
+    bus.start()
+    while not bus.is_connected():
+        await here.clock.sleep(Duration.millis(5))
+    await bus.delete(Bucket.IDENTITY, device)
+    await bus.close()
 
 
 @pytest.mark.parametrize(

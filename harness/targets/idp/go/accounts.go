@@ -9,9 +9,12 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -120,6 +123,10 @@ func (a *accounts) create(name string, machine bool) (*user, error) {
 	made := &user{ID: a.newID(), Name: name, Machine: machine, Active: true, Keys: map[string]userKey{}, Grants: map[string]*grant{}}
 	a.Users[made.ID] = made
 	return made, nil
+}
+
+func (a *accounts) byName() []*user {
+	return slices.SortedFunc(maps.Values(a.Users), func(one, other *user) int { return strings.Compare(one.Name, other.Name) })
 }
 
 func (a *accounts) named(name string) *user {

@@ -38,12 +38,29 @@ type body struct {
 	Deny            json.RawMessage `json:"deny"`
 	Queries         []query         `json:"queries"`
 	Filters         []query         `json:"filters"`
+	Query           struct {
+		Offset int `json:"offset,string"`
+		Limit  int `json:"limit"`
+	} `json:"query"`
+}
+
+// A hundred at most where nothing says how many, as the provider does.
+func (b body) page(found []object) object {
+	limit := b.Query.Limit
+	if limit == 0 {
+		limit = 100
+	}
+	first := min(b.Query.Offset, len(found))
+	return object{"result": found[first:min(first+min(limit, 1000), len(found))]}
 }
 
 type query struct {
 	UserName *struct {
 		UserName string `json:"userName"`
 	} `json:"userNameQuery"`
+	Type *struct {
+		Type string `json:"type"`
+	} `json:"typeQuery"`
 	User *struct {
 		UserID string `json:"userId"`
 	} `json:"userIdQuery"`
@@ -176,6 +193,15 @@ func (f *facade) create(_ *http.Request, b body) (object, error) {
 
 func (f *facade) list(_ *http.Request, b body) (object, error) {
 	for _, one := range b.Queries {
+		if one.Type != nil {
+			found := []object{}
+			for _, of := range f.byName() {
+				if of.Machine == (one.Type.Type == "TYPE_MACHINE") {
+					found = append(found, shown(of))
+				}
+			}
+			return b.page(found), nil
+		}
 		if one.UserName != nil {
 			if of := f.named(one.UserName.UserName); of != nil {
 				return object{"result": []object{shown(of)}}, nil
@@ -271,21 +297,26 @@ func (f *facade) grant(r *http.Request, b body) (object, error) {
 }
 
 func (f *facade) listGrants(_ *http.Request, b body) (object, error) {
-	var of *user
-	var wanted string
+	var user, project string
 	for _, one := range b.Queries {
 		if one.User != nil {
-			of = f.Users[one.User.UserID]
+			user = one.User.UserID
 		}
 		if one.Project != nil {
-			wanted = one.Project.ProjectID
+			project = one.Project.ProjectID
 		}
 	}
-	if of == nil || of.Grants[wanted] == nil {
+	found := []object{}
+	for _, of := range f.byName() {
+		held := of.Grants[project]
+		if held != nil && (user == "" || user == of.ID) {
+			found = append(found, object{"id": held.ID, "userId": of.ID, "projectId": project, "roleKeys": held.Roles})
+		}
+	}
+	if len(found) == 0 {
 		return object{}, nil
 	}
-	held := of.Grants[wanted]
-	return object{"result": []object{{"id": held.ID, "projectId": wanted, "roleKeys": held.Roles}}}, nil
+	return b.page(found), nil
 }
 
 func (f *facade) changeGrant(r *http.Request, b body) (object, error) {

@@ -16,6 +16,12 @@ const query = (list, name) => {
   return found;
 };
 
+// A hundred at most where nothing says how many, as the provider does.
+const page = ({ query: asked }, found) => {
+  const offset = Number(asked?.offset ?? 0);
+  return found.slice(offset, offset + Math.min(Number(asked?.limit ?? 0) || 100, 1000));
+};
+
 function shown(user) {
   const common = { userId: user.id, username: user.name, state: user.active ? 'USER_STATE_ACTIVE' : 'USER_STATE_INACTIVE' };
   if (!user.isMachine) return { ...common, human: {} };
@@ -55,6 +61,12 @@ export class Facade {
       return { id: this.accounts.create(body.username).id };
     },
     ListUsers: (body) => {
+      if (body.queries?.some((one) => one.typeQuery)) {
+        const machines = query(body.queries, 'typeQuery').type === 'TYPE_MACHINE';
+        const users = Object.values(this.accounts.users).filter((user) => Boolean(user.isMachine) === machines);
+        users.sort((one, other) => (one.name < other.name ? -1 : 1));
+        return { result: page(body, users.map(shown)) };
+      }
       const user = this.accounts.named(query(body.queries, 'userNameQuery').userName);
       return user ? { result: [shown(user)] } : {};
     },
@@ -85,10 +97,11 @@ export class Facade {
       return {};
     }],
     ['POST', /^\/management\/v1\/users\/grants\/_search$/, (body) => {
-      const user = this.accounts.users[query(body.queries, 'userIdQuery').userId];
       const { projectId } = query(body.queries, 'projectIdQuery');
-      const grant = user?.grants[projectId];
-      return grant ? { result: [{ id: grant.id, projectId, roleKeys: grant.roles }] } : {};
+      const wanted = body.queries.find((one) => one.userIdQuery)?.userIdQuery.userId;
+      const users = Object.values(this.accounts.users).filter((user) => user.grants[projectId] && (wanted ?? user.id) === user.id);
+      const found = users.map((user) => ({ id: user.grants[projectId].id, userId: user.id, projectId, roleKeys: user.grants[projectId].roles }));
+      return found.length ? { result: page(body, found) } : {};
     }],
     ['POST', /^\/management\/v1\/users\/([^/]+)\/grants$/, (body, id) => {
       const { grants } = this.accounts.get(id);
