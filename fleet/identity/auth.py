@@ -19,6 +19,11 @@ DEVICE_ROLE: Final = "fleet-device"
 """The role of a device in the provider's project, where nothing else is said."""
 
 
+KEY_LIFETIME: Final = Duration.minutes(60 * 24 * 365 * 20)
+"""The provider wants an end to each key. It lies beyond the life of a device, because a device whose key has ended
+stays out until somebody has its file system in hand. What ends a key is `fleet device rotate-key`, or `revoke`."""
+
+
 class DeviceEnrollmentIntent(Frozen):
     """A device that shall have an identity and has none yet. Resolving it produces a `FleetDeviceAuth`.
 
@@ -34,7 +39,7 @@ class DeviceEnrollmentIntent(Frozen):
     issuer: Url
     project: Name
     role: Name = DEVICE_ROLE
-    key_lifetime: Duration = Duration.minutes(60 * 24 * 365)
+    key_lifetime: Duration = KEY_LIFETIME
 
 
 class KeyInFile(Frozen):

@@ -206,3 +206,11 @@ async def test_a_write_that_timed_out_is_looked_up(shop: Workshop) -> None:
     await Enrolments(landed).write(other, found.revision)
     assert await shop.record() == other
     assert layout.address_of(other).bucket is Bucket.IDENTITY
+
+
+@in_a_workshop
+async def test_no_key_ends_within_the_life_of_a_device(shop: Workshop) -> None:
+    """Who is enrolled and never looked at again is let in after ten years: nobody is there to give it another key."""
+    await enrolled(shop)
+    await shop.clock.sleep(Duration.minutes(60 * 24 * 365 * 10))
+    assert await shop.works()
