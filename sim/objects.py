@@ -60,7 +60,8 @@ class SimObjects:
         self._version = 0
         self._changes: list[tuple[str, WatchEvent[Object]]] = []
         self._forgotten = 0
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: dict[str, list[asyncio.Future[int | None]]] = {}
+        """The watches that have told everything of their kind."""
         self._observers: tuple[Observer, ...] = ()
         self.up = True
         self.starts = 0
@@ -104,7 +105,8 @@ class SimObjects:
     def stop(self) -> None:
         """The API goes away: calls fail, watches end, the objects stay."""
         self.up = False
-        self._wake()
+        for kind in tuple(self._waiting):
+            self._wake(kind, None)
 
     def start(self) -> None:
         """The API is back."""
@@ -124,11 +126,14 @@ class SimObjects:
             raise Refused("too old resource version")
         return self._changes[index] if index < len(self._changes) else None
 
-    async def changed(self) -> None:
-        """Return soon after the next change, or after the API went away."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
-        await waiter
+    async def changed(self, kind: str) -> int | None:
+        """Return soon after the next change of that kind, with the version before it; None: the API went away.
+
+        Changes of other kinds wake nobody: a leader that renews its lease would wake every watch every few seconds.
+        """
+        waiter: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(kind, []).append(waiter)
+        return await waiter
 
     # --- calls --------------------------------------------------------------------------------------
 
@@ -201,16 +206,15 @@ class SimObjects:
         self._changes.append((kind, event))
         if len(self._changes) > _REMEMBERED:
             self._forget(_REMEMBERED // 2)
-        self._wake()
+        self._wake(kind, self._version - 1)
 
     def _forget(self, count: int) -> None:
         del self._changes[:count]
         self._forgotten += count
 
-    def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            self._kernel.after(self._half, _finish, waiter)
+    def _wake(self, kind: str, before: int | None) -> None:
+        for waiter in self._waiting.pop(kind, ()):
+            self._kernel.after(self._half, _finish, waiter, before)
 
 
 class _Watch(Generic[O]):
@@ -237,7 +241,8 @@ class _Watch(Generic[O]):
                 raise Disconnected("the API went away")
             change = self._api.change_after(self._place)
             if change is None:
-                await self._api.changed()
+                before = await self._api.changed(self._kind.kind_name)
+                self._place = self._place if before is None else before
                 continue
             self._place += 1
             kind, event = change
@@ -252,6 +257,6 @@ def _version(text: str) -> int:
         raise Refused(f"{text!r} is not a resource version") from None
 
 
-def _finish(waiter: asyncio.Future[None]) -> None:
+def _finish(waiter: asyncio.Future[int | None], before: int | None) -> None:
     if not waiter.done():
-        waiter.set_result(None)
+        waiter.set_result(before)

@@ -6,6 +6,7 @@ long its `resource_version` has not changed (`fleet.operator.lease`).
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import BaseModel, Field
@@ -67,6 +68,7 @@ def identity(replica: ObjectName, token: str) -> str:
     return f"{replica}_{token}"
 
 
+@lru_cache(maxsize=64)
 def replica_of(holder_identity: str) -> ObjectName | None:
     """The replica of a holder; None for nobody, and for a name that no replica has."""
     try:

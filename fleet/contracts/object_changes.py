@@ -53,7 +53,7 @@ def at_version(item: O, resource_version: str) -> O:
 
 def to_json(item: Object) -> bytes:
     """The object as JSON with its wire names."""
-    return item.model_dump_json(by_alias=True).encode()
+    return item.__pydantic_serializer__.to_json(item, by_alias=True)
 
 
 def _part(item: Object, name: str) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import PurePosixPath
 
 from pydantic import ValidationError
@@ -58,11 +59,17 @@ class SimDeviceKeys:
 def auth_on(disk: DiskImage) -> FleetDeviceAuth:
     """The identity on a device's disk. Raises: Unavailable, InvalidValue."""
     try:
-        return FleetDeviceAuth.model_validate_json(disk.read(FOLDER / AUTH))
+        return _auth_in(disk.read(FOLDER / AUTH))
     except NotFound as error:
         raise Unavailable("the device has no identity") from error
     except ValidationError:
         raise InvalidValue("what stands in place of the device's identity is none") from None
+
+
+@lru_cache(maxsize=64)
+def _auth_in(content: bytes) -> FleetDeviceAuth:
+    """Kept, because an agent reads it at each attempt to connect, and a device out of reach makes thousands."""
+    return FleetDeviceAuth.model_validate_json(content)
 
 
 def key_on(disk: DiskImage, path: PurePosixPath) -> PrivateKey:

@@ -36,6 +36,8 @@ class Roster:
 
     def __init__(self) -> None:
         self._known: dict[str, Known] = {}
+        self._readings: dict[str, tuple[Entry, Known]] = {}
+        """The last reading of each entry of the bucket: it is read whole time and again, and seldom changes."""
         self._users: dict[str, dict[DeviceId, Enrolment]] = {}
         self._revoked: dict[str, Valid[Enrolment]] = {}
         self._complete = False
@@ -57,9 +59,14 @@ class Roster:
         once is not undone by that: only by a newer write, or by an admission for tokens from after the revocation.
         """
         before, self._known, self._users = self._known, {}, {}
+        readings, self._readings = self._readings, {}
         news: list[Invalid] = []
         for entry in entries:
-            read = self._not_undone(_read(entry))
+            reading = readings.get(entry.key)
+            if reading is None or reading[0] != entry:
+                reading = (entry, _read(entry))
+            self._readings[entry.key] = reading
+            read = self._not_undone(reading[1])
             self._put(entry.key, read)
             if isinstance(read, Invalid) and before.get(entry.key) != read:
                 news.append(read)
