@@ -60,7 +60,6 @@ Ending = Callable[[], Awaitable[None]]
 
 NO_IDENTITIES: Final = "the devices of this run log in by passwords"
 CANNOT: Final[dict[type[Fault], str]] = {
-    CloneDevice: "a device on real parts has one root folder and one port of the bus",
     CutPowerAtOperation: "a real process cannot be stopped at its n-th change of the disk without tracing it",
     DiskReadErrors: "a folder on this machine's disk has no sector that fails: that needs a block device of its own",
     SlowDisk: "nothing stands between a process and this machine's disk that could make one operation slow",
@@ -85,6 +84,7 @@ class LocalFaults:
         pace: that of `clock`.
         operator: asked at each fault, because a run has devices before it has an operator.
         identities: None when devices log in by passwords.
+        copied: gives power to a second machine with a copy of a device's card.
     """
 
     def __init__(
@@ -99,10 +99,12 @@ class LocalFaults:
         pace: float,
         identities: LocalIdentities | None,
         installations: Installations,
+        copied: Callable[[LocalDevice], Awaitable[LocalDevice]],
     ) -> None:
         self._installations = installations
         self._pace = pace
         self._identities = identities
+        self._copied = copied
         self._clock = clock
         self._bus = bus
         self._network = network
@@ -147,6 +149,9 @@ class LocalFaults:
             case CrashContainer(device, deployment, container):
                 await self._device(device).crash_container(deployment, container)
                 return None
+            case CloneDevice(device):
+                copy = await self._copied(self._device(device))
+                return copy.cut_power
             case CutPower(devices):
                 return await self._cut_power(devices)
             case BrownOut(devices, cycles, up, down):
@@ -167,7 +172,7 @@ class LocalFaults:
                 return self._bus.restart
             case FillDisk() | SlowCpu() | SetClock() | DriftClock() | DamageFile() | SilenceEngine():
                 return await self._machine(fault)
-            case CutPowerAtOperation() | DiskReadErrors() | SlowDisk() | CloneDevice():
+            case CutPowerAtOperation() | DiskReadErrors() | SlowDisk():
                 raise InvalidValue(f"this target cannot do {fault}")
             case StopProvider() | StopCallout() | RotateSigningKeys():
                 return await self._identity(fault)

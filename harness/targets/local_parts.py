@@ -117,10 +117,15 @@ async def set_up_device(root: Path, config: AgentFile, login: Path | None, first
     Raises: as `agent.staging.install_first`.
     """
     _put(root, paths.LAUNCHER, Path(launcher.__file__).read_bytes())
-    _put(root, paths.CONFIG, config.model_dump_json().encode())
+    configure(root, config)
     if login is not None:
         _put(root, _LOGIN, login.read_bytes())
     await install_first(LinuxDisk(root), first.path.read_bytes(), first.release.version)
+
+
+def configure(root: Path, config: AgentFile) -> None:
+    """Put an agent's configuration on a device's disk."""
+    _put(root, paths.CONFIG, config.model_dump_json().encode())
 
 
 def _put(root: Path, path: PurePosixPath, data: bytes) -> None:

@@ -31,17 +31,18 @@ from harness.targets.installations import Installations
 from harness.targets.local_artefacts import DamagedReleases
 from harness.targets.local_bus import LocalBus
 from harness.targets.local_bus_watch import HARNESS
+from harness.targets.local_copy import copy_card
 from harness.targets.local_device import LocalDevice
 from harness.targets.local_faults import LocalFaults
 from harness.targets.local_identities import LocalIdentities
 from harness.targets.local_network import LocalNetwork
 from harness.targets.local_operator import LocalOperator, operator_name
-from harness.targets.local_parts import RunFolder, agent_config, operator_config, set_up_device
+from harness.targets.local_parts import RunFolder, agent_config, configure, operator_config, set_up_device
 from harness.targets.local_process import free_port
 from harness.targets.local_secret_files import LocalSecretFiles, written
 from harness.targets.nats_process import NatsProcess, User
 from harness.targets.port import FleetPlan, IdentityDesk, Logins, SecretDesk
-from sim.journal import Journal
+from sim.journal import CopyMade, Journal
 
 T = TypeVar("T")
 Ending = Callable[[], Awaitable[None]]
@@ -87,6 +88,7 @@ class LocalSession:
         self._identities = self._with_identities() if plan.logins is Logins.TOKEN else None
         self._devices = {device: self._device(device) for device in plan.devices}
         self._up: list[LocalDevice] = []
+        self._copies: list[LocalDevice] = []
         self._operators: list[LocalOperator] = []
         self._bus = LocalBus(self._nats, self._journal, self._clock.monotonic, self._real)
         self._network = LocalNetwork(self._clock, self._bus.door, self._serving, self._owner)
@@ -104,6 +106,7 @@ class LocalSession:
             pace,
             self._identities,
             self._installations,
+            self._start_copy,
         )
 
     @property
@@ -221,6 +224,20 @@ class LocalSession:
         await device.start()
         self._up.append(device)
 
+    async def _start_copy(self, original: LocalDevice) -> LocalDevice:
+        """A second machine with the card of a device and a line of its own; only its configuration names that one."""
+        number = len(self._copies) + 1
+        name = DeviceId(f"{original.device}-copy" if number == 1 else f"{original.device}-copy-{number}")
+        copy = self._device(name)
+        self._copies.append(copy)
+        await asyncio.to_thread(copy_card, original.root, copy.root)
+        bus = _at(await self._network.connect(name))
+        configure(copy.root, agent_config(original.device, bus, self._pace, self._plan.logins))
+        self._journal.record(CopyMade(self._clock.monotonic(), original.device, name))
+        self._up.append(copy)
+        await copy.start()
+        return copy
+
     def _take_disks_away(self) -> None:
         for path in self._mounts:
             logs = {log.name: log.read_bytes() for log in (path / "var/log").glob("*.log")}
@@ -231,7 +248,9 @@ class LocalSession:
 
     async def _stop_devices(self) -> None:
         """Every one of them, also when another does not stop as it should."""
-        ends = await asyncio.gather(*(device.stop() for device in self._devices.values()), return_exceptions=True)
+        ends = await asyncio.gather(
+            *(device.stop() for device in (*self._devices.values(), *self._copies)), return_exceptions=True
+        )
         for end in ends:
             if end is not None:
                 raise end

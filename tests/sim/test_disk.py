@@ -365,3 +365,28 @@ def test_a_slow_card_takes_its_time_and_a_program_that_dies_in_it_never_comes_ba
     with World(1) as world:
         assert world.run(story()) == Duration.seconds(5)
     assert after == ["written", "False False", "True False"]
+
+
+def test_a_copy_of_a_card_holds_what_is_durable_and_shares_nothing_with_it() -> None:
+    disk, run = image(), PurePosixPath("/run/lock")
+    disk.make_folder(run.parent)
+    for path in (A, run):
+        disk.write(path, b"kept")
+    disk.make_executable(A)
+    disk.symlink(A, FOLDER / "link")
+    disk.sync_all()
+    disk.write(B, b"not synced")
+    disk.write(A, b"not synced either")
+    copy = disk.durable_copy()
+    assert (copy.read(A), copy.is_executable(A)) == (b"kept", True)
+    assert copy.resolve(FOLDER / "link") == A
+    assert not copy.exists(B)
+    assert copy.names(run.parent) == ()
+    assert copy.exists(run.parent)
+    assert copy.free() == copy.capacity - len(b"kept")
+    copy.write(A, b"its own")
+    copy.unlink(FOLDER / "link")
+    assert disk.read(A) == b"not synced either"
+    assert disk.exists(FOLDER / "link")
+    copy.power_cut(random.Random(1))
+    assert copy.exists(A)

@@ -13,13 +13,14 @@ from fleet.adapters.http import HttpArtefacts
 from fleet.contracts.errors import NoSpace, NotFound, Refused
 from fleet.contracts.ids import DeploymentName, DeviceId, ObjectName
 from fleet.contracts.layout import Bucket
-from fleet.contracts.objects import Deployment, DeploymentSpec, Metadata, Selector
+from fleet.contracts.objects import Deployment, DeploymentSpec, Device, Metadata, Selector
 from fleet.contracts.podman import Container, PodmanScore
 from fleet.contracts.records import Heartbeat
 from fleet.contracts.time import Duration, Instant
 from harness.faults import (
     AgentFile,
     BrownOut,
+    CloneDevice,
     CrashContainer,
     CutPower,
     Damage,
@@ -46,6 +47,7 @@ from harness.targets.port import Session
 from sim.journal import (
     ContainerEnded,
     ContainerStarted,
+    CopyMade,
     Event,
     HeartbeatStored,
     KvDeleted,
@@ -124,6 +126,35 @@ def test_links_are_cut_and_power_and_containers_fail() -> None:
         assert kinds == [PowerCut, PowerRestored] * 2
 
     run(PLAN, main)
+
+
+def test_a_second_machine_runs_from_a_copy_of_a_card_under_its_own_name_and_is_found_out() -> None:
+    copy = DeviceId(f"{DEVICE}-copy")
+
+    async def main(session: Session) -> None:
+        seen = Seen()
+        session.journal.subscribe_all(seen.append)
+        await session.start()
+        await ready(session)
+        end = await started(session, CloneDevice(DEVICE, SECOND))
+        await until(session, lambda: any(event.device == copy for event in taken(seen)))
+        told: list[Device] = []
+        while not told or told[-1].status.cloned is None:
+            told.append(await session.objects.get(Device, ObjectName(DEVICE)))
+            await session.clock.sleep(SECOND)
+        stored = told[-1].status.cloned
+        assert stored is not None
+        assert len(stored.boots) == 2
+        assert writers(seen) == {DEVICE}
+        await end()
+
+    def taken(seen: Seen) -> list[LockTaken]:
+        return [event for event in seen if isinstance(event, LockTaken)]
+
+    seen = run(ONE, main)
+    assert [event.device for event in taken(seen)] == [DEVICE, copy]
+    assert [(event.device, event.copy) for event in seen if isinstance(event, CopyMade)] == [(DEVICE, copy)]
+    assert copy in [event.device for event in seen if isinstance(event, PowerCut)]
 
 
 def test_each_operator_can_be_cut_off_and_frozen_and_another_one_serves_releases() -> None:
