@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import fleet.identity.callout.brain as callout_brain
 from fleet.adapters.token_login import TokenLoginSource
 from fleet.adapters.zitadel_exchange import Exchange
+from fleet.capabilities.bus import Entry, Stored
 from fleet.capabilities.callout import Admission, Connected
+from fleet.contracts import layout
 from fleet.contracts.auth import FleetDeviceAuth
-from fleet.contracts.ids import BootId
+from fleet.contracts.ids import BootId, Revision
+from fleet.contracts.layout import Valid
 from fleet.contracts.objects import Cloned
 from fleet.contracts.permissions import of_device
-from fleet.contracts.records import Enrolment, LockDenied, LockGranted, LockRequest, Revoked
+from fleet.contracts.records import Enrolment, Heartbeat, LockDenied, LockGranted, LockRequest, Revoked
 from fleet.contracts.time import Duration, Instant
 from fleet.identity.callout import service
 from fleet.identity.callout.brain import Allow, Refuse
@@ -21,7 +25,7 @@ from fleet.identity.callout.tokens import Verified
 from fleet.operator import clones, standing
 from fleet.operator.brain import Brain
 from fleet.operator.clones import Boots
-from fleet.operator.fleet_state import DeviceView
+from fleet.operator.fleet_state import DeviceView, FleetState, Problem
 from fleet.operator.ports import OperatorTimings
 from fleet.operator.standing import Goal, Judgement
 from sim.nats import SimBus
@@ -91,6 +95,28 @@ def _reboot_taken_for_a_clone(patch: Patch) -> None:
     patch.setattr(clones, "found", any_two)
 
 
+def _read_heartbeats_counted(patch: Patch) -> None:
+    """As one would write it first: each heartbeat counts, in whatever order it is seen, and one return is enough."""
+    fold, real = FleetState.fold, clones.found
+
+    def as_pushed(state: FleetState, entry: Entry, delivered: bool, at: Instant) -> DeviceView | Problem | None:
+        read = layout.read(entry.bucket, entry.key, entry.value, entry.revision) if isinstance(entry, Stored) else None
+        if isinstance(read, Valid) and isinstance(read.record, Heartbeat) and not delivered:
+            boots = state.view(read.record.instance.device).boots
+            boots.hear(read.record.instance.boot, Revision(boots.revision + 1), at, Duration.minutes(1))
+        return fold(state, entry, delivered, at)
+
+    def once(boots: Boots, at: Instant, timings: OperatorTimings) -> tuple[BootId, ...]:
+        return real(boots, at, replace(timings, clone_returns=1))
+
+    def keep(boots: Boots) -> None:
+        boots.revision = Revision(0)
+
+    patch.setattr(Boots, "forget", keep)
+    patch.setattr(FleetState, "fold", as_pushed)
+    patch.setattr(clones, "found", once)
+
+
 def _clone_given_a_slot(patch: Patch) -> None:
     real = Brain._objection
 
@@ -149,6 +175,13 @@ BUGS: Final = (
         "power/brown-outs-after-an-upgrade.toml",
         ("no-clone-imagined",),
         _reboot_taken_for_a_clone,
+    ),
+    Bug(
+        "old heartbeats counted toward a clone",
+        "a restored bus makes copied cards of all devices that were restarted since",
+        "identity/old-boots-are-no-clone.toml",
+        (CHECK, "no-clone-imagined"),
+        _read_heartbeats_counted,
     ),
     Bug(
         "clone given an upgrade slot",

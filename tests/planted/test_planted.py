@@ -19,7 +19,7 @@ def planted(bug: Bug) -> object:
     return pytest.param(bug, marks=marks, id=bug.name.replace(" ", "-"))
 
 
-@pytest.mark.parametrize("bug", map(planted, BUGS))
+@pytest.mark.parametrize("bug", [planted(bug) for bug in BUGS])
 def test_the_bug_is_caught(bug: Bug, record_property: Callable[[str, object], None]) -> None:
     outcome = attempt(bug)
     record_property("planted bug", line(outcome))
