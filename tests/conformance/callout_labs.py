@@ -26,10 +26,11 @@ from sim.random import SimChance
 from sim.world import World
 from tests.conformance.conftest import Standing
 from tests.fleet.identity.callout.provider import RULES
-from tests.fleet.identity.callout.stage import CLOCK, CalloutStage, Provider, RunningCallout
+from tests.fleet.identity.callout.stage import CLOCK, CalloutStage, Provider, RunningCallout, fresh_keys
 
 Tokens = Callable[[], str]
 """Gives the token that a device shows, at each connection."""
+_KEYS = "issuer", "xkey"
 _LIFE = Duration.minutes(60)
 
 
@@ -44,6 +45,7 @@ class SimCalloutLab:
             world.network.add_node(node)
         self._server = NatsServer(world.kernel, world.network)
         self._server.callouts = Callouts(world.kernel, world.network, "nats", self.clock)
+        self._server.callouts.keys = _KEYS
         for spec in BUCKETS:
             self._server.ensure_bucket(spec)
         for name, permissions in (
@@ -56,14 +58,15 @@ class SimCalloutLab:
         self._enrolment = self._bus("enrolment", "enrolment", Standing())
         self._running: list[Process] = []
 
-    async def start_callout(self) -> None:
+    async def start_callout(self, *, others_keys: bool = False) -> None:
         started = asyncio.Event()
         callouts = self._server.callouts
         assert callouts is not None
+        keys = ("another issuer", "another xkey") if others_keys else _KEYS
 
         async def main(process: Process) -> int:
             registry = self._bus("callout-registry", "callout", process)
-            wire = SimCallout(callouts, "callout", process, lambda: self._server.up)
+            wire = SimCallout(callouts, "callout", process, lambda: self._server.up, keys)
             ports = CalloutPorts(self.clock, wire, registry, self.provider)
             started.set()
             await run_callout(ports, RULES, process.stop, CalloutTimings(), CalloutCounts())
@@ -107,8 +110,8 @@ class RealCalloutLab:
         self.operator: Bus = stage.operator
         self._running: list[RunningCallout] = []
 
-    async def start_callout(self) -> None:
-        self._running.append(self._stage.callout())
+    async def start_callout(self, *, others_keys: bool = False) -> None:
+        self._running.append(self._stage.callout(keys=fresh_keys() if others_keys else None))
 
     async def stop_callout(self) -> None:
         running = self._running.pop()

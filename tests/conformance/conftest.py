@@ -11,6 +11,7 @@ import pytest
 from fleet.adapters.clock import SystemChance, WallClock
 from fleet.adapters.nats import NatsBus, NatsTimings, PasswordFile
 from fleet.adapters.nats_admin import NatsAdmin
+from fleet.adapters.nats_login import PasswordLogin
 from fleet.adapters.objects import StandaloneObjects
 from fleet.capabilities.bus import Bus
 from fleet.capabilities.clock import Chance, Clock
@@ -65,6 +66,15 @@ class SimLab:
     def bus(self, name: str) -> Bus:
         return SimBus(self.server, name, name, Standing(), self.chance)
 
+    def bus_that(self, name: str, knows: Callable[[], bool]) -> Bus:
+        """A client that is asked at each connection whether it knows its password."""
+        self.server.permit(name, CLIENTS[name], "right")
+
+        async def read() -> str:
+            return "right" if knows() else "wrong"
+
+        return SimBus(self.server, name, name, Standing(), self.chance, read_password=read)
+
     async def store_raw(self, bucket: Bucket, key: bytes, value: bytes) -> Revision:
         return self.server.store_raw(bucket, key, value)
 
@@ -73,6 +83,22 @@ class SimLab:
 
     async def restart(self) -> None:
         self.server.start()
+
+
+class _Shows:
+    """A LoginSource that shows the password in a file, or another one."""
+
+    def __init__(self, right: PasswordFile, knows: Callable[[], bool]) -> None:
+        self._right = right
+        self._knows = knows
+
+    def turned_away(self) -> None:
+        """It is asked each time anyway."""
+
+    async def read(self) -> PasswordLogin:
+        """What it shows now."""
+        right = await self._right.read()
+        return right if self._knows() else PasswordLogin(right.user, "wrong-password")
 
 
 class RealLab:
@@ -106,6 +132,13 @@ class RealLab:
     def bus(self, name: str) -> Bus:
         return self._bus(name)
 
+    def bus_that(self, name: str, knows: Callable[[], bool]) -> Bus:
+        """As that of the model."""
+        right = PasswordFile(self.process.login(name))
+        return self._running(
+            NatsBus(self.process.url, name, _Shows(right, knows), self.clock, self.chance, self.timings)
+        )
+
     async def store_raw(self, bucket: Bucket, key: bytes, value: bytes) -> Revision:
         return await self.process.store_raw("harness", bucket, key, value)
 
@@ -117,7 +150,9 @@ class RealLab:
 
     def _bus(self, name: str) -> NatsBus:
         login = PasswordFile(self.process.login(name))
-        bus = NatsBus(self.process.url, name, login, self.clock, self.chance, self.timings)
+        return self._running(NatsBus(self.process.url, name, login, self.clock, self.chance, self.timings))
+
+    def _running(self, bus: NatsBus) -> NatsBus:
         bus.start()
         self._buses.append(bus)
         return bus

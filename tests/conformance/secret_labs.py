@@ -23,6 +23,8 @@ from fleet.secrets.documents import Documents
 from fleet.secrets.file import FileDocuments
 from fleet.secrets.kubernetes import PREFIX, KubernetesDocuments
 from fleet.secrets.openbao import OpenBaoDocuments
+from harness.faults import SecretDamage
+from harness.targets.sim_secret_files import VirtualSecretFiles
 from sim.secret_objects import StandInSecretObjects
 from tests.fleet.secrets.openbao_stub import TOKEN, OpenBaoStub, served
 
@@ -67,6 +69,23 @@ class FileLab:
         (self.folder / f"{name}.json").write_bytes(b"")
 
 
+class VirtualFileLab:
+    """A folder on a virtual disk: the same store as in a folder, above the model of the operations."""
+
+    def __init__(self) -> None:
+        self.clock: Clock = WallClock()
+        self.files = VirtualSecretFiles(self.clock)
+
+    def documents(self) -> Documents:
+        return self.files.documents()
+
+    async def damage(self, name: ObjectName) -> None:
+        self.files.damage(name, SecretDamage.BIT_FLIPPED)
+
+    async def empty(self, name: ObjectName) -> None:
+        self.files.damage(name, SecretDamage.EMPTY)
+
+
 class KubernetesLab:
     """The stand-in for the API server."""
 
@@ -109,6 +128,12 @@ class OpenBaoLab:
 async def file_lab(folder: Path) -> AsyncIterator[Lab]:
     """A folder on the file system."""
     yield FileLab(folder)
+
+
+@asynccontextmanager
+async def virtual_file_lab(folder: Path) -> AsyncIterator[Lab]:
+    """A folder on a virtual disk."""
+    yield VirtualFileLab()
 
 
 @asynccontextmanager
@@ -160,6 +185,7 @@ def is_real_openbao_named() -> bool:
 Opened = Callable[[Path], AbstractAsyncContextManager[Lab]]
 MODELLED: Final[dict[str, Opened]] = {
     "file": file_lab,
+    "file-on-a-virtual-disk": virtual_file_lab,
     "kubernetes-stand-in": kubernetes_lab,
     "openbao-stub": openbao_stub_lab,
 }

@@ -41,6 +41,7 @@ class Lab(Protocol):
     @property
     def clock(self) -> Clock: ...
     def bus(self, name: str) -> Bus: ...
+    def bus_that(self, name: str, knows: Callable[[], bool]) -> Bus: ...
     async def store_raw(self, bucket: Bucket, key: bytes, value: bytes) -> Revision: ...
     async def crash(self) -> None: ...
     async def restart(self) -> None: ...
@@ -278,6 +279,24 @@ async def test_a_program_names_only_plain_keys(lab: Lab) -> None:
         with pytest.raises(Refused):
             await bus.get(STATE, key)
     assert [entry.key for entry in await bus.entries(STATE)] == ["dev-1.>"]
+
+
+@story
+async def test_the_right_password_alone_opens_and_is_asked_for_at_each_connection(lab: Lab) -> None:
+    known = [False]
+    bus = lab.bus_that("dev-1", lambda: known[0])
+    await lab.clock.sleep(Duration.seconds(5))
+    assert not bus.is_connected()
+    known[0] = True
+    await until(lab, bus.is_connected)
+    known[0] = False
+    assert await bus.put(STATE, "dev-1.a", b"who is in stays in") == 1
+    await lab.crash()
+    await lab.restart()
+    await lab.clock.sleep(Duration.seconds(6))
+    assert not bus.is_connected()
+    known[0] = True
+    await until(lab, bus.is_connected)
 
 
 @story

@@ -126,6 +126,17 @@ async def test_without_a_callout_nobody_comes_in_and_who_is_in_stays(lab: Callou
 
 
 @story
+async def test_a_callout_with_keys_that_the_server_does_not_know_lets_nobody_in(lab: CalloutLab) -> None:
+    await lab.enrol("dev-1", IN)
+    await lab.start_callout(others_keys=True)
+    bus = lab.device("dev-1", lambda: good(lab))
+    await stays_out(lab, bus)
+    await lab.stop_callout()
+    await lab.start_callout()
+    await until(lab, bus.is_connected)
+
+
+@story
 async def test_a_revoked_device_is_cut_and_stays_out(lab: CalloutLab) -> None:
     bus = await let_in(lab)
     await lab.enrol("dev-1", Revoked(at=lab.clock.wall()))

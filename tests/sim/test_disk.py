@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from fleet.contracts.errors import DiskFault, NoSpace, NotFound, Refused
+from fleet.contracts.errors import Conflict, DiskFault, NoSpace, NotFound, Refused
 from fleet.contracts.time import Duration
 from sim.clock import SimClock
 from sim.disk import DiskImage, PowerLost, SimDisk, Trouble
@@ -318,6 +318,38 @@ def test_what_cannot_be_read_is_seen_by_whoever_inspects() -> None:
     assert disk.read(A) == b"x"
     disk.trouble = Trouble(unreadable=(B,))
     disk.check_readable(A)
+
+
+def test_a_second_name_is_the_same_file_and_survives_by_itself() -> None:
+    disk = image()
+    disk.write(A, b"12345678")
+    room = disk.free()
+    disk.sync(A)
+    disk.link(A, B)
+    with pytest.raises(Conflict):
+        disk.link(A, B)
+    with pytest.raises(NotFound):
+        disk.link(FOLDER / "none", FOLDER / "other")
+    disk.sync_folder(FOLDER)
+    disk.unlink(A)
+    assert (disk.read(B), disk.free()) == (b"12345678", room)
+    disk.sync_folder(FOLDER)
+    disk.power_cut(random.Random(1))
+    assert disk.read(B) == b"12345678"
+    disk.unlink(B)
+    assert disk.free() == room + 8
+
+
+def test_who_may_read_a_file_is_changed_for_good() -> None:
+    disk = image()
+    disk.write(A, b"x")
+    disk.make_private(A)
+    assert disk.is_private(A)
+    disk.sync(A)
+    disk.sync_folder(FOLDER)
+    disk.set_mode(A, private=False)
+    disk.power_cut(random.Random(1))
+    assert not disk.is_private(A)
 
 
 def test_damage_survives_a_power_cut() -> None:

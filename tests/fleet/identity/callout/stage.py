@@ -66,12 +66,12 @@ class Shows:
 class RunningCallout:
     """One callout, as a task of this process with connections of its own."""
 
-    def __init__(self, stage: CalloutStage, timings: CalloutTimings) -> None:
+    def __init__(self, stage: CalloutStage, timings: CalloutTimings, keys: CalloutKeys | None = None) -> None:
         self.counts = CalloutCounts()
         self._stop = asyncio.Event()
         self.buses = [stage.bus(name) for name in ("callout", "callout-registry", "callout-system")]
         asked, registry, system = self.buses
-        wire = NatsCallout(asked, system, DEVICES_ACCOUNT, stage.keys, CLOCK)
+        wire = NatsCallout(asked, system, DEVICES_ACCOUNT, keys or stage.keys, CLOCK)
         ports = CalloutPorts(CLOCK, wire, registry, stage.provider)
         self.task = asyncio.create_task(run_callout(ports, RULES, self._stop, timings, self.counts))
 
@@ -82,12 +82,15 @@ class RunningCallout:
             await bus.close()
 
 
+def fresh_keys() -> CalloutKeys:
+    """Keys that nobody has seen before."""
+    return CalloutKeys(encode_seed(KeyKind.ACCOUNT, os.urandom(32)), encode_seed(KeyKind.CURVE, os.urandom(32)))
+
+
 class CalloutStage:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.keys = CalloutKeys(
-            encode_seed(KeyKind.ACCOUNT, os.urandom(32)), encode_seed(KeyKind.CURVE, os.urandom(32))
-        )
+        self.keys = fresh_keys()
         section = CalloutSection(
             self.keys.issuer,
             self.keys.xkey,
@@ -118,8 +121,8 @@ class CalloutStage:
             await bus.close()
         await self.server.stop()
 
-    def callout(self, timings: CalloutTimings = USUAL) -> RunningCallout:
-        self.callouts.append(RunningCallout(self, timings))
+    def callout(self, timings: CalloutTimings = USUAL, keys: CalloutKeys | None = None) -> RunningCallout:
+        self.callouts.append(RunningCallout(self, timings, keys))
         return self.callouts[-1]
 
     async def answering_callout(self) -> RunningCallout:
