@@ -350,6 +350,7 @@ class ScriptedSession:
         self.store = ScriptedObjects(self)
         self.target = target
         self.tasks: list[asyncio.Task[None]] = []
+        self.desk: SecretDesk = NoSecrets()
 
     @property
     def objects(self) -> Objects:
@@ -361,7 +362,7 @@ class ScriptedSession:
 
     @property
     def secrets(self) -> SecretDesk:
-        return NoSecrets()
+        return self.desk
 
     def artefacts(self, version: Version) -> tuple[Artefact, ...]:
         return (artefact_of(version),)

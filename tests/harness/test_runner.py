@@ -10,6 +10,7 @@ import pytest
 
 from fleet.contracts.errors import IllegalTransition, Unavailable
 from fleet.contracts.ids import DeviceId, Release, Slot, Version
+from fleet.contracts.layout import Bucket
 from fleet.contracts.objects import DevicePhase
 from fleet.contracts.time import Duration
 from harness import faults
@@ -17,7 +18,7 @@ from harness.progress import Silent
 from harness.runner import STAYS, Result, run_scenario
 from harness.scenario import Cast, parse
 from harness.targets.port import Need
-from harness.targets.scripted import ScriptedSession, ScriptedTarget, straight
+from harness.targets.scripted import NoSecrets, ScriptedSession, ScriptedTarget, straight
 from harness.verdict import Crashed, HarnessBroken, Held, NotApplicable, Stuck, Violated
 from sim.journal import Event, FaultHealed, FaultInjected, Journal, OperatorEnded, PhaseEntered, StepDone, to_json
 
@@ -217,6 +218,35 @@ def test_what_a_target_cannot_do_is_not_applicable() -> None:
         "target scripted cannot inject fault 1 (kill-operator): there is no operator here"
     )
     assert target.runs == 0
+
+
+def test_a_file_that_is_given_away_needs_a_target_with_other_users() -> None:
+    fault = '[[faults]]\nfault = "corrupt-secret"\nsecret = "idp-master-key"\nhow = "wrong-owner"\n'
+    fault += 'length = "1m"\nat = "1s"\n'
+    target = ScriptedTarget(lacks={Need.OTHER_OWNERS: "there is one user"})
+    assert run_scenario(cast_of(fault + READY), target, 1, Silent()).verdict == NotApplicable(
+        "fault 1 needs files that belong to another user, which target scripted does not have: there is one user"
+    )
+    other = run_scenario(cast_of(fault.replace("wrong-owner", "empty") + READY), target, 1, Silent())
+    assert "there is nothing to hit" in other.reason
+
+
+class _Sees(NoSecrets):
+    """Takes a word for the value of a secret."""
+
+    def shown_in(self, text: str) -> tuple[str, ...]:
+        return ("idp-master-key",) if "front" in text else ()
+
+
+def test_a_report_that_would_show_a_secret_is_left_out() -> None:
+    def bend(session: ScriptedSession) -> None:
+        session.desk = _Sees()
+        session.later(Duration.seconds(30), lambda: session.story.put(Bucket.INFO, FIRST, b"front", "device-002"))
+
+    result = run(DEPLOY + UPGRADE + READY, bend)
+    evidence = "the report of the run would show the value of idp-master-key: it is left out"
+    assert result.verdict == Violated("secrets-stay", evidence)
+    assert (result.trail, result.timeline) == ((), ())
 
 
 def test_a_file_about_the_end_of_tokens_needs_a_target_where_they_end() -> None:
