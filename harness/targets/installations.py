@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
-from typing import Final, Protocol
+from typing import Protocol
 
 from fleet.capabilities.clock import Clock
 from fleet.contracts.errors import InvalidValue, NotFound
@@ -39,8 +39,9 @@ from sim.journal import (
     SecretStands,
 )
 
-PROGRAMS: Final = ("agent", "fleet")
-"""Whose logs are listened to where programs run inside the harness."""
+CLUSTER, DEVICE = "fleet", "agent"
+"""Whose logs are listened to where programs run inside the harness. Those of the cluster use the secrets: they are made
+to say everything. An agent is never given one, and hundreds that say everything would slow a run down."""
 
 
 class SecretPlace(Protocol):
@@ -167,17 +168,17 @@ class Installations:
     def listening(self) -> Iterator[None]:
         """Search what the programs that run inside this process log."""
         ears = _Ears(self.shown)
-        loggers = [logging.getLogger(name) for name in PROGRAMS]
-        levels = [logger.level for logger in loggers]
-        for logger in loggers:
-            logger.addHandler(ears)
-            logger.setLevel(logging.INFO)
+        cluster, device = logging.getLogger(CLUSTER), logging.getLogger(DEVICE)
+        level = cluster.level
+        cluster.setLevel(min(cluster.getEffectiveLevel(), logging.INFO))
+        cluster.addHandler(ears)
+        device.addHandler(ears)
         try:
             yield
         finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.removeHandler(ears)
-                logger.setLevel(level)
+            cluster.setLevel(level)
+            cluster.removeHandler(ears)
+            device.removeHandler(ears)
 
     async def _install(self, documents: Documents) -> None:
         self._number += 1
@@ -225,7 +226,8 @@ class _Ears(logging.Handler):
     def __init__(self, shown: Callable[[bytes, str], None]) -> None:
         super().__init__(logging.INFO)
         self._shown = shown
+        self._formatter = logging.Formatter()
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = logging.Formatter().format(record)
+        text = self._formatter.format(record)
         self._shown(text.encode("utf-8", "backslashreplace"), f"the log of {record.name}")

@@ -23,7 +23,7 @@ from fleet.secrets.documents import Documents
 from fleet.secrets.registry import Entropy
 from harness.faults import Fault
 from harness.targets import sim_releases
-from harness.targets.installations import PROGRAMS, Installations
+from harness.targets.installations import CLUSTER, DEVICE, Installations
 from harness.targets.port import FleetPlan, IdentityDesk, Logins, Need, SecretDesk, Session
 from harness.targets.sim_device import UPLINK, Surroundings, VirtualDevice
 from harness.targets.sim_faults import CANNOT, SimFaults
@@ -73,7 +73,7 @@ class SimTarget:
 
     def run(self, plan: FleetPlan, seed: int, main: Callable[[Session], Awaitable[T]]) -> T:
         """See `Target.run`. Virtual time; a program that ends by an exception of its own ends the run with it."""
-        for program in PROGRAMS:
+        for program in (DEVICE, CLUSTER):
             logging.getLogger(program).addHandler(_UNHEARD)
         with World(seed) as world:
             return world.run(self._within(world, plan, main))
