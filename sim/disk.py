@@ -496,6 +496,22 @@ class DiskImage:
 
     def _place(self, path: PurePosixPath, *, follow: bool) -> _Place:
         """Raises: NotFound when a folder on the way is missing."""
+        return self._plain_place(path, follow) or self._place_by_links(path, follow=follow)
+
+    def _plain_place(self, path: PurePosixPath, follow: bool) -> _Place | None:
+        """As `_place`, for a path of nothing but folders, as nearly all are; None for any other."""
+        parts = path.parts
+        if len(parts) < 2 or ".." in parts:
+            return None
+        folder, name = self._root, parts[-1]
+        for part in parts[1:-1]:
+            below = folder.names.get(part)
+            if type(below) is not _Folder:
+                return None
+            folder = below
+        return None if follow and type(folder.names.get(name)) is _Link else _Place(folder, name)
+
+    def _place_by_links(self, path: PurePosixPath, *, follow: bool) -> _Place:
         trail = [self._root]
         rest = list(reversed(path.parts[1:]))
         name = ""

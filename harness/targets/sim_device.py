@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Final, assert_never
 
@@ -201,11 +202,11 @@ class VirtualDevice:
 
     def _inspect(self) -> None:
         """Record where the current link leads and which releases are whole, where that has changed."""
-        current = self._current_release()
+        on_disk = self._releases_on_disk()
+        current = self._current_release(on_disk)
         if self._current is None or (current.release, current.broken) != (self._current.release, self._current.broken):
             self._current = current
             self._journal.record(current)
-        on_disk = self._releases_on_disk()
         if on_disk != self._on_disk:
             self._on_disk = on_disk
             self._journal.record(ReleasesOnDisk(self._now(), self.name, on_disk))
@@ -344,11 +345,11 @@ class VirtualDevice:
     def _container_ended(self, fact: ContainerFact) -> None:
         self._journal.record(ContainerEnded(self._now(), self.name, fact.deployment, fact.name))
 
-    def _current_release(self) -> CurrentRelease:
+    def _current_release(self, on_disk: tuple[Release, ...]) -> CurrentRelease:
         now = self._now()
         try:
             path = self.disk.resolve(paths.CURRENT)
-            for release in self._releases_on_disk():
+            for release in on_disk:
                 if paths.release(release.version) == path:
                     lacking = self._not_as_packed(release)
                     whole = release if not lacking else None
@@ -359,7 +360,7 @@ class VirtualDevice:
 
     def _not_as_packed(self, release: Release) -> str:
         """The first file unpacked of a release that is missing or is not what its archive holds; "" when all are."""
-        manifest = statefile.decode(ReleaseManifest, self.disk.read(paths.manifest(release.version)))
+        manifest = _manifest_in(self.disk.read(paths.manifest(release.version)))
         for name, data in sim_releases.unpacked(self.disk.read(paths.release(release.version))).items():
             path = paths.UNPACKED / manifest.unpacked / name
             if not self.disk.exists(path) or self.disk.read(path) != data:
@@ -378,8 +379,14 @@ class VirtualDevice:
     def _checked(self, name: PurePosixPath) -> Release | None:
         """The release a manifest stands for, if both are whole."""
         try:
-            manifest = statefile.decode(ReleaseManifest, self.disk.read(paths.RELEASES / name))
+            manifest = _manifest_in(self.disk.read(paths.RELEASES / name))
             found = self.disk.sha256(paths.release(manifest.version))
         except (FleetError, ValueError):
             return None
         return Release(version=manifest.version, sha256=found) if found == manifest.sha256 else None
+
+
+@lru_cache(maxsize=64)
+def _manifest_in(content: bytes) -> ReleaseManifest:
+    """Kept, because all devices have the same few, and each is looked at whenever a name on its disk changes."""
+    return statefile.decode(ReleaseManifest, content)

@@ -67,6 +67,7 @@ def build(plan: ReleasePlan) -> VirtualRelease:
     return VirtualRelease(plan, Release(version=plan.version, sha256=Sha256(sha256(data).hexdigest())), data)
 
 
+@lru_cache(maxsize=64)
 def read(data: bytes) -> ReleasePlan:
     """What a release file is.
 
