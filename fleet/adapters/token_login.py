@@ -177,6 +177,7 @@ class TokenFile:
         """As the port says."""
         temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
         try:
+            self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)  # `/run` is empty after a boot
             temporary.unlink(missing_ok=True)
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as file:

@@ -51,11 +51,12 @@ class Lab:
         self.clock = HandClock()
         self.boot = self.clock
         self.mint = Mint(self.clock)
+        self.left = folder / "run" / "fleet-agent" / "token.json"
         self.source = self.started()
 
     def started(self) -> TokenLoginSource:
-        """Another instance on the same device."""
-        shared = TokenFile(self.path.with_name("token.json"), self.boot.monotonic)
+        """Another instance on the same device, whose `/run` was empty when it booted."""
+        shared = TokenFile(self.left, self.boot.monotonic)
         return TokenLoginSource(auth_in_file(self.path), self.mint, self.clock, shared)
 
 
@@ -159,7 +160,7 @@ async def test_the_instances_of_a_device_share_a_token(lab: Lab) -> None:
     again = await lab.started().read()
     assert (again.text, again.expires) == (first.text, first.expires)
     assert len(lab.mint.asked) == 1
-    assert lab.path.with_name("token.json").stat().st_mode & 0o777 == 0o600
+    assert lab.left.stat().st_mode & 0o777 == 0o600
 
 
 @on
@@ -174,7 +175,7 @@ async def test_a_shared_token_that_is_turned_away_is_replaced_at_once(lab: Lab) 
 @on
 async def test_what_others_left_is_used_only_when_it_is_of_this_identity_and_of_now(lab: Lab) -> None:
     first = await lab.source.read()
-    shared = lab.path.with_name("token.json")
+    shared = lab.left
     content = shared.read_bytes()
     for name, spoil in (
         ("another key", lambda: lab.path.write_bytes(render(AUTH.model_copy(update={"key": "3"})))),
@@ -190,6 +191,6 @@ async def test_what_others_left_is_used_only_when_it_is_of_this_identity_and_of_
 
 @on
 async def test_a_token_that_cannot_be_left_to_others_is_used_all_the_same(lab: Lab) -> None:
-    lab.path.with_name("token.json").mkdir()
+    lab.left.mkdir(parents=True)
     assert (await lab.source.read()).text == "token-1"
     assert (await lab.source.read()).text == "token-1"
