@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -10,7 +11,17 @@ import pytest
 from fleet.contracts.ids import DeviceId, Release, Revision, Sha256, Slot, Version
 from fleet.contracts.layout import Bucket
 from fleet.contracts.time import Instant
-from sim.journal import AgentEnded, AgentStarted, Event, HeartbeatStored, Journal, KvStored, RequestSent, to_json
+from sim.journal import (
+    AgentEnded,
+    AgentStarted,
+    Event,
+    HeartbeatStored,
+    Journal,
+    KvStored,
+    ObjectStored,
+    RequestSent,
+    to_json,
+)
 
 RELEASE = Release(version=Version("1.0.0"), sha256=Sha256("a" * 64))
 STARTED = AgentStarted(Instant(5), DeviceId("dev-1"), Slot.A, RELEASE)
@@ -80,3 +91,9 @@ def test_hostile_keys_are_hashed_and_shown() -> None:
     hostile = replace(STORED, key=b"\xff\xfe".decode("utf-8", "surrogateescape"))
     assert hashed(hostile) != hashed(STORED)
     assert json.loads(to_json(hostile))["event"] == "KvStored"
+
+
+@pytest.mark.parametrize("text", ["plain", 'a \\"quoted\\" word', "slash \\/", "two\\nlines", "größer", "\x7f"])
+def test_an_object_is_hashed_as_its_json_says_whether_or_not_it_was_read_for_that(text: str) -> None:
+    stored = ObjectStored(Instant(9), "AgentRollout", "to-2", f'{{"message":"{text}","count":3}}'.encode())
+    assert hashed(stored) == hashlib.sha256(Journal.HEAD + f"9 {to_json(stored)}\n".encode()).hexdigest()
