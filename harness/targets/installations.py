@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
-from typing import Protocol
+from typing import Final, Protocol
 
 from fleet.capabilities.clock import Clock
 from fleet.contracts.errors import InvalidValue, NotFound
@@ -28,7 +28,6 @@ from harness.faults import CorruptSecret, SecretDamage
 from harness.targets.secret_search import SecretSearch
 from sim.journal import (
     Event,
-    HeartbeatStored,
     InstallRefused,
     Journal,
     SecretDamaged,
@@ -39,6 +38,8 @@ from sim.journal import (
     SecretStands,
 )
 
+AT_ONCE: Final = 64
+"""Events that are searched together: one by one it takes eight times as long."""
 CLUSTER, DEVICE = "fleet", "agent"
 """Whose logs are listened to where programs run inside the harness. Those of the cluster use the secrets: they are made
 to say everything. An agent is never given one, and hundreds that say everything would slow a run down."""
@@ -103,7 +104,7 @@ class Installations:
         self._states: dict[ObjectName, str] = {}
         self._rotating: ObjectName | None = None
         self._shown: set[tuple[str, str]] = set()
-        self._beats: dict[str, bytes] = {}
+        self._unsearched: list[tuple[str, bytes]] = []
         place.on_change(self.look)
         journal.subscribe_spelt(self._recorded)
 
@@ -148,10 +149,9 @@ class Installations:
                 self._judge(item.name, content)
 
     async def search(self) -> None:
-        """See `SecretDesk`. Logs and journal were searched as they came. Of the heartbeats, the newest are now."""
+        """See `SecretDesk`. What was logged was searched as it came, and nearly all of the journal."""
         self.look()
-        for key, beat in self._beats.items():
-            self.shown(beat, f"the heartbeats of {key}")
+        self._search_journal()
 
     def shown_in(self, text: str) -> tuple[str, ...]:
         """See `SecretDesk`."""
@@ -214,10 +214,16 @@ class Installations:
         return "same" if digest == self._known[name] else "changed"
 
     def _recorded(self, event: Event, data: bytes) -> None:
-        if isinstance(event, HeartbeatStored):
-            self._beats[event.key] = data
-        elif not isinstance(event, SecretShown):
-            self.shown(data, f"the journal, in {type(event).__name__}")
+        if not isinstance(event, SecretShown):
+            self._unsearched.append((type(event).__name__, data))
+        if len(self._unsearched) >= AT_ONCE:
+            self._search_journal()
+
+    def _search_journal(self) -> None:
+        events, self._unsearched = self._unsearched, []
+        if self.search_for.found_in(b"\n".join(data for _, data in events)):
+            for kind, data in events:
+                self.shown(data, f"the journal, in {kind}")
 
 
 class _Ears(logging.Handler):

@@ -141,6 +141,7 @@ def test_a_value_in_a_log_or_in_the_journal_is_told_once_and_not_quoted(run: Run
         for _ in range(2):
             logging.getLogger("fleet.test").info("%s", value.hex())
     run.journal.record(FileDamaged(Instant(0), "device-001", value.decode()))  # type: ignore[arg-type]  # any text will do
+    do(run.installed.search())
     shown = [event for event in run.events if isinstance(event, SecretShown)]
     assert [(event.secret, event.where) for event in shown] == [
         (NAME, "the log of fleet.test"),
