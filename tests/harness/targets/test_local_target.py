@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import signal
 import subprocess
 import sys
@@ -31,6 +33,7 @@ from sim.journal import (
     PowerCut,
     PowerRestored,
     ReleasesOnDisk,
+    SecretShown,
 )
 from tests.harness.targets.local_run import (
     DEVICES,
@@ -87,6 +90,21 @@ def test_the_fleet_comes_up_and_nothing_is_left(place: Path) -> None:
         assert [type(event) for event in own[:4]] == [ReleasesOnDisk, CurrentRelease, AgentStarted, LockTaken]
         assert any(event.writer == device for event in seen.of(HeartbeatStored) if isinstance(event, KvStored))
     assert [event.at for event in seen] == sorted(event.at for event in seen)
+
+
+@pytest.mark.shows_secrets
+def test_a_secret_in_a_log_is_found_and_not_quoted(place: Path) -> None:
+    async def main(session: Session) -> None:
+        await session.start()
+        await session.secrets.search()
+        (folder,) = place.iterdir()
+        kept = json.loads((folder / "secrets" / "nats-operator-password.json").read_bytes())
+        with (folder / "operator-0.log").open("ab") as log:
+            log.write(base64.b64decode(kept["value"]))
+        await session.secrets.search()
+
+    shown = [event for event in run(ONE, main) if isinstance(event, SecretShown)]
+    assert [(event.secret, event.where) for event in shown] == [("nats-operator-password", "operator-0.log")]
 
 
 def test_faults_happen_and_heal(place: Path) -> None:
