@@ -68,8 +68,11 @@ NEEDED: Final = (
     "fleet.adapters.nats",
     "fleet.adapters.token_login",
     "fleet.adapters.zitadel",
+    "anyio._backends._asyncio",
+    "httpcore2._async.http11",
+    "truststore",
 )
-"""What the agent loads when it runs as a service."""
+"""What the agent loads when it runs as a service; the last ones its HTTP client loads when it is first used."""
 
 _PASSED: Final = "self-test"
 

@@ -1,8 +1,8 @@
 """Builds a release: the agent, what it needs of `fleet`, and its dependencies in one executable file.
 
 The file starts with nothing but a Python interpreter of the minor version and architecture it was built for. The same
-input gives the same bytes, whatever the machine, folder or time. A finished release is kept in the cache, keyed by all
-that decides its contents, so that building it again is a copy.
+input and interpreter give the same bytes, whatever the machine, folder or time. A finished release is kept in the
+cache, keyed by all that decides its contents, so that building it again is a copy.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Final
 
 from fleet.contracts.errors import InvalidValue
 from fleet.contracts.ids import Architecture, Release, Sha256, Version
+from fleet.releases.bytecode import compile_below, compiles_for
 from fleet.releases.closure import sources
 from fleet.releases.defects.catalogue import HEALTHY, Misbehaviour
 from fleet.releases.layer import LayerSpec, layer
@@ -128,6 +129,7 @@ class _Plan:
             installed_version("shiv"),
             zlib.ZLIB_RUNTIME_VERSION,
             Path(__file__).with_name("pack.py").read_text(),
+            Path(__file__).with_name("bytecode.py").read_text(),
         )
         digest = hashlib.sha256("\0".join((*packers, self.layer.key, self.entry)).encode())
         for name, data in (*self.contents.items(), ("preamble", _PREAMBLE.read_bytes())):
@@ -166,6 +168,8 @@ def _make(plan: _Plan, cache: Path) -> Path:
             path = own / inside
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
+        if compiles_for(plan.python):
+            compile_below(own)
         pack((dependencies, own), plan.entry, _PREAMBLE, made)
         finished = cache / "finished" / plan.key / _sha256(made)
         finished.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,12 @@ _LAST_LINES: Final = 12
 
 
 def run_module(
-    arguments: tuple[str, ...], purpose: str, limit: Duration, extra: Mapping[str, str] | None = None
+    arguments: tuple[str, ...],
+    purpose: str,
+    limit: Duration,
+    extra: Mapping[str, str] | None = None,
+    *,
+    bare: bool = False,
 ) -> None:
     """Run `python -m <arguments>` in this interpreter's environment.
 
@@ -24,11 +29,12 @@ def run_module(
         purpose: words the error: "could not <purpose>".
         limit: killed after this.
         extra: added to the environment.
+        bare: with the standard library alone, whatever is installed beside it.
 
     Raises:
         Refused: it ended with another code than 0; carries its last lines. TimedOut.
     """
-    command = (sys.executable, "-m", *arguments)
+    command = (sys.executable, *(("-S", "-P") if bare else ()), "-m", *arguments)
     environment = {**os.environ, **(extra or {})}
     try:
         done = subprocess.run(

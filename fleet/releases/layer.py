@@ -16,6 +16,7 @@ from typing import Final
 
 from fleet.contracts.ids import Architecture
 from fleet.contracts.time import Duration
+from fleet.releases.bytecode import compile_below, compiles_for
 from fleet.releases.commands import run_module
 
 DEPENDENCIES: Final = (
@@ -43,7 +44,8 @@ class LayerSpec:
     @property
     def key(self) -> str:
         """Names the layer in the cache."""
-        parts = (self.architecture.value, self.python, *DEPENDENCIES)
+        compiled = "compiled" if compiles_for(self.python) else "not compiled"
+        parts = (self.architecture.value, self.python, compiled, *DEPENDENCIES)
         digest = hashlib.sha256("\0".join(parts).encode() + b"\0" + self.constraints).hexdigest()[:16]
         return f"{self.architecture.value}-{self.python}-{digest}"
 
@@ -62,6 +64,8 @@ def layer(spec: LayerSpec, cache: Path) -> Path:
         made = Path(name) / "site-packages"
         _install(spec, made, Path(name))
         _untie(made)
+        if compiles_for(spec.python):
+            compile_below(made)
         _publish(made, target)
     return target
 

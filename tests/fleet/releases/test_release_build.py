@@ -10,19 +10,22 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from pathlib import Path
+from importlib.util import MAGIC_NUMBER
+from pathlib import Path, PurePosixPath
 
 import pytest
 
 from fleet.contracts.errors import InvalidValue, Refused
 from fleet.contracts.ids import Architecture, Version
 from fleet.releases import build as module
-from fleet.releases.build import BuiltRelease, build, default_cache, running_architecture
+from fleet.releases.build import RUNNING_PYTHON, BuiltRelease, build, default_cache, running_architecture
 from fleet.releases.layer import DEPENDENCIES, LayerSpec, layer
 
 ROOT = Path(__file__).parents[3]
 ELF_AARCH64 = b"\xb7\x00"
 """What a compiled module says of its machine: not every file name tells."""
+HASHED_AND_NOT_COMPARED = 0b01
+"""The flags of a compiled module that is used whatever its source is (PEP 552)."""
 VERSION = Version("1.2.3")
 BASE_PYTHON = Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -122,10 +125,44 @@ def test_nothing_inside_names_the_building_machine(tmp_path: Path, cache: Path) 
         assert [entry.filename for entry in entries] == sorted(entry.filename for entry in entries)
         assert {entry.date_time for entry in entries} == {(1980, 1, 1, 0, 0, 0)}
         assert {entry.external_attr >> 16 for entry in entries} == {stat.S_IFREG | 0o644}
-        assert [entry.filename for entry in entries if "__pycache__" in entry.filename] == []
         for entry in entries:
             content = archive.read(entry)
             assert [place for place in places if place in content] == [], entry.filename
+
+
+def test_every_module_comes_compiled_and_a_start_writes_none(tmp_path: Path, cache: Path, probe: Path) -> None:
+    """On a full disk a start would write a part of a compiled module, and no later one would get past it."""
+    built = build(VERSION, running_architecture(), tmp_path, entry="probe:main", extra=(probe,), cache=cache)
+    with zipfile.ZipFile(built.path) as archive:
+        packed = {name: archive.read(name) for name in archive.namelist() if name.startswith("site-packages/")}
+    sources = [PurePosixPath(name) for name in packed if name.endswith(".py") and not name.endswith("bin/preamble.py")]
+    assert len(sources) > 200
+    for source in sources:
+        compiled = packed[str(source.parent / "__pycache__" / f"{source.stem}.{sys.implementation.cache_tag}.pyc")]
+        assert compiled[:4] == MAGIC_NUMBER
+        assert int.from_bytes(compiled[4:8], "little") == HASHED_AND_NOT_COMPARED, source
+    home = tmp_path / "unpacked"
+    assert run(built, home).returncode == 0
+    (unpacked,) = (path for path in home.iterdir() if path.is_dir())
+    found = {str(path.relative_to(unpacked)) for path in unpacked.rglob("*") if path.is_file()}
+    assert found == set(packed)
+
+
+def test_a_part_of_a_compiled_module_is_what_a_full_disk_leaves_of_one(tmp_path: Path, cache: Path) -> None:
+    """Why: with such a part in its place, the release does not start. What staging mends, by comparing it."""
+    built = build(VERSION, running_architecture(), tmp_path, cache=cache)
+    home = tmp_path / "unpacked"
+    assert run(built, home, "--self-test").returncode == 0
+    (compiled,) = home.glob(f"*/site-packages/agent/__pycache__/selftest.{sys.implementation.cache_tag}.pyc")
+    compiled.write_bytes(compiled.read_bytes()[:-10])
+    assert "marshal" in run(built, home, "--self-test").stderr
+
+
+def test_a_release_for_another_python_is_compiled_at_each_start(tmp_path: Path, cache: Path) -> None:
+    other = "3.12" if RUNNING_PYTHON != "3.12" else "3.13"
+    built = build(VERSION, Architecture.AARCH64, tmp_path, python=other, cache=cache)
+    with zipfile.ZipFile(built.path) as archive:
+        assert [name for name in archive.namelist() if name.endswith(".pyc")] == []
 
 
 def test_a_release_tells_what_it_is(tmp_path: Path, cache: Path) -> None:
