@@ -256,20 +256,23 @@ class FleetState:
         if delivered and view.object is not None:
             view.alive = view.heard = True
             view.offline_since = None
-        self._note_release(view, beat, revision, delivered)
+        self._note_release(view, beat, revision, at if delivered else None)
         return view
 
-    def _note_release(self, view: DeviceView, beat: Heartbeat, revision: Revision, delivered: bool) -> None:
+    def _note_release(self, view: DeviceView, beat: Heartbeat, revision: Revision, heard: Instant | None) -> None:
+        """What the device runs. Another boot may be a second machine's: it contradicts a success once it is alone."""
         if beat.role is not Role.MANAGING:
             return
         other = view.slots.get(beat.slot.other)
         if other is not None and other.role is Role.MANAGING and other.revision > revision:
             return
         if view.upgrade is not None and isinstance(view.upgrade.status, Succeeded):
-            if not delivered:
+            if heard is None:
                 return
             contradicts = beat.release.sha256 != view.upgrade.release.sha256
-            view.fallen_back = min(view.fallen_back + 1, 2) if contradicts else 0
+            certain = heard - view.boots.alone >= self._stale_after // 2
+            again = min(view.fallen_back + 1, 2) if certain else max(view.fallen_back, 1)
+            view.fallen_back = again if contradicts else 0
         view.release = beat.release
 
     def _deleted(self, entry: Deleted) -> DeviceView | None:

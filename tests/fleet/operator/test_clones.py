@@ -8,7 +8,7 @@ from fleet.capabilities.bus import Stored
 from fleet.contracts import layout
 from fleet.contracts.ids import BootId, Revision, Slot
 from fleet.contracts.layout import Bucket
-from fleet.contracts.objects import Cloned, Device, GroupPhase, MaxUnavailable, RolloutPhase
+from fleet.contracts.objects import Cloned, Device, GroupPhase, MaxFailed, MaxUnavailable, RolloutPhase
 from fleet.contracts.records import LockDenied, LockReply, LockRequest, Role, Succeeded, UpgradePhase
 from fleet.contracts.time import Duration, Instant
 from fleet.operator import clones
@@ -242,6 +242,41 @@ def test_two_machines_with_two_releases_fail_no_rollout() -> None:
     world.pass_time(Duration.minutes(11))
     status = world.status("r").status
     assert (status.phase, status.upgraded, status.failed) == (RolloutPhase.COMPLETE, 2, 0)
+
+
+def test_a_copy_with_the_old_release_halts_nothing_before_it_is_found_out() -> None:
+    world = started(2, ANY)
+    world.rollout("r", NEW)
+    world.edit("r", max_failed=MaxFailed(count=0))
+    world.carry_out()
+    world.hurry(20)
+    assert world.agents[PI].release == NEW
+    old, failed = Agent(PI, release=OLD, boot=1000), 0
+    for _ in range(8):
+        for _ in range(2):  # twice in a row
+            world.pass_time(world.timings.tick)
+            copy_beats(world, old)
+            world.carry_out()
+        world.pass_time(world.timings.tick)
+        failed = max(failed, world.status("r").status.failed)
+    assert is_cloned(world)
+    assert failed == 0
+    assert world.status("r").status.phase is RolloutPhase.COMPLETE
+
+
+def test_a_device_that_fell_back_in_a_reboot_has_failed() -> None:
+    world = started(1, ANY)
+    world.rollout("r", NEW)
+    world.carry_out()
+    world.hurry(20)
+    agent = world.agents[PI]
+    agent.release = OLD
+    world.reboot(PI)
+    world.pass_time(Duration.seconds(90))
+    assert world.status("r").status.failed == 1
+    world.reboot(PI)
+    world.pass_time(world.timings.tick)
+    assert world.status("r").status.failed == 1
 
 
 def test_a_standby_of_a_copy_takes_no_slot() -> None:
