@@ -309,7 +309,10 @@ def _try(change: Callable[[], None], what: str) -> None:
 
 
 def _say(text: str) -> None:
-    print(f"boot guard: {text}", file=sys.stderr)
+    try:
+        print(f"boot guard: {text}", file=sys.stderr, flush=True)
+    except OSError:  # The log may be a file on the disk that is full: a device has an agent all the same.
+        return
 
 
 def _json(files: Files, path: str) -> dict[str, object]:
@@ -445,7 +448,6 @@ def main() -> int:
 
 def _become(choice: Start, root: str, slot: str) -> NoReturn:
     _say(f"slot {slot} starts {choice.version}, which {choice.reason}")
-    sys.stderr.flush()
     own = {"SHIV_ROOT": f"{root}{STATE}/unpacked", "FLEET_AGENT_SLOT": slot, "FLEET_ROOT": root or "/"}
     program = [sys.executable, root + choice.path, "--slot", slot]
     os.execve(sys.executable, program, {**os.environ, **own})

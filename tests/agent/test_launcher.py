@@ -330,14 +330,19 @@ def test_the_real_files_keep_links_below_their_root(tmp_path: Path) -> None:
     assert choose(files, "a", BOOT) == choose(disk, "a", BOOT)
 
 
-def test_it_becomes_the_release_it_picks(tmp_path: Path) -> None:
+@pytest.mark.parametrize("log", [os.devnull, "/dev/full"])
+def test_it_becomes_the_release_it_picks(tmp_path: Path, log: str) -> None:
+    """Also where its log can take nothing more."""
     program = b"import os, sys; print(sys.argv[1:], os.environ['FLEET_AGENT_SLOT'], os.environ['SHIV_ROOT'])"
     disk, files = on_disk(tmp_path), RealFiles(str(tmp_path))
     named = {"version": "1.1.0", "sha256": sha256(program).hexdigest()}
     files.write(disk.path(1), program)
     files.write(f"{disk.path(1)}.manifest.json", json.dumps(named).encode())
     guard = (sys.executable, "-I", launcher.__file__, "b")
-    ended = subprocess.run(guard, env={"FLEET_ROOT": str(tmp_path)}, capture_output=True, text=True, timeout=30)
+    with open(log, "w", encoding="utf-8") as full:
+        ended = subprocess.run(
+            guard, env={"FLEET_ROOT": str(tmp_path)}, stdout=subprocess.PIPE, stderr=full, text=True, timeout=30
+        )
     assert ended.stdout == f"['--slot', 'b'] b {tmp_path}/var/lib/fleet-agent/unpacked\n"
     assert ended.returncode == 0
 
