@@ -14,7 +14,7 @@ from fleet.adapters.nats_login import TokenLogin
 from fleet.capabilities.clock import Clock
 from fleet.capabilities.identity import Token, TokenMint
 from fleet.contracts.auth import FleetDeviceAuth
-from fleet.contracts.errors import Disconnected, InvalidValue, TimedOut, Unavailable
+from fleet.contracts.errors import Disconnected, InvalidValue, NotPermitted, TimedOut, Unavailable
 from fleet.contracts.ids import Frozen
 from fleet.contracts.time import Duration, Instant
 
@@ -51,6 +51,9 @@ class _LeftToken(Frozen):
 AGAIN: Final = Duration.minutes(2)
 """A server that turns a token away is shown another one, but the provider is asked for one at most this often: perhaps
 it was never the token, because nobody is there who could verify it."""
+REFUSED_FOR: Final = Duration.seconds(30)
+"""A provider that refused an identity is not asked for it again within this: a connection is tried every two seconds,
+and every device that is locked out would be at the provider as often, for nothing."""
 _LARGEST: Final = 64 * 1024
 
 
@@ -76,20 +79,27 @@ class TokenLoginSource:
         self._shared = shared
         self._held: tuple[FleetDeviceAuth, Token] | None = None
         self._minted: Instant | None = None
+        self._refused: tuple[FleetDeviceAuth, Instant] | None = None
         self._doubted = False
 
     async def read(self) -> TokenLogin:
         """A token that is good now, as far as it says itself.
 
         Raises:
-            Unavailable, InvalidValue: there is no identity. Otherwise as `TokenMint.mint`.
+            Unavailable, InvalidValue: there is no identity.
+            NotPermitted: the provider does not accept it, or did not just now. Otherwise as `TokenMint.mint`.
         """
         auth = self._auth()
         held = self._held[1] if self._held is not None and self._held[0] == auth else self._left_by_others(auth)
         if held is not None and not self._is_due(held):
             return TokenLogin(held.text, held.expires)
+        if self._was_refused(auth):
+            raise NotPermitted(f"{auth.issuer}: the provider did not accept this user and this key just now")
         try:
             token = await self._mint.mint(auth)
+        except NotPermitted:
+            self._refused = auth, self._clock.monotonic()
+            raise
         except (Unavailable, TimedOut, Disconnected):
             if held is None or self._clock.monotonic() >= held.expires:
                 raise
@@ -103,6 +113,11 @@ class TokenLoginSource:
     def turned_away(self) -> None:
         """As the port says."""
         self._doubted = True
+
+    def _was_refused(self, auth: FleetDeviceAuth) -> bool:
+        if self._refused is None or self._refused[0] != auth:
+            return False
+        return self._clock.monotonic() - self._refused[1] < REFUSED_FOR
 
     def _is_due(self, held: Token) -> bool:
         now = self._clock.monotonic()

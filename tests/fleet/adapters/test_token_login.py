@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from fleet.adapters.token_login import AGAIN, TokenFile, TokenLoginSource, auth_in_file
+from fleet.adapters.token_login import AGAIN, REFUSED_FOR, TokenFile, TokenLoginSource, auth_in_file
 from fleet.capabilities.identity import Token
 from fleet.contracts.auth import FleetDeviceAuth, render
 from fleet.contracts.errors import (
@@ -194,3 +194,25 @@ async def test_a_token_that_cannot_be_left_to_others_is_used_all_the_same(lab: L
     lab.left.mkdir(parents=True)
     assert (await lab.source.read()).text == "token-1"
     assert (await lab.source.read()).text == "token-1"
+
+
+@on
+async def test_who_was_refused_is_not_at_the_provider_at_every_connection(lab: Lab) -> None:
+    lab.mint.fails = NotPermitted("unknown key")
+    for _ in range(20):
+        with pytest.raises(NotPermitted):
+            await lab.source.read()
+    assert len(lab.mint.asked) == 1
+    lab.clock.pass_by(REFUSED_FOR)
+    lab.mint.fails = None
+    assert (await lab.source.read()).text == "token-2"
+
+
+@on
+async def test_a_new_identity_is_tried_at_once(lab: Lab) -> None:
+    lab.mint.fails = NotPermitted("unknown key")
+    with pytest.raises(NotPermitted):
+        await lab.source.read()
+    lab.mint.fails = None
+    lab.path.write_bytes(render(AUTH.model_copy(update={"key": "3"})))
+    assert (await lab.source.read()).text == "token-2"
