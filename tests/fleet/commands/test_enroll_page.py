@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
 
@@ -54,8 +55,8 @@ class Place:
         mint = ZitadelMint(http, self.clock, key_below(card))
         try:
             auth = auth_in_file(card / "etc/fleet-agent/identity/auth.json")
-            none = TokenFile(self.folder / "nowhere" / "token.json", self.clock.since_boot)
-            source = TokenLoginSource(auth, mint, self.clock, none)  # as after a boot: nothing was left by others
+            run = Path(mkdtemp(dir=self.folder))  # as after a boot: nothing was left by others
+            source = TokenLoginSource(auth, mint, self.clock, TokenFile(run / "token.json", self.clock.since_boot))
             return (await source.read()).text.count(".") == 2
         except NotPermitted:
             return False
